@@ -1,0 +1,110 @@
+"""Scores against values worked out by hand, and a report that says what its figures say."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from xinglin.dataset.encode import Encoding
+from xinglin.evaluation.controls import lookup
+from xinglin.evaluation.metrics import answer_nats, check_facts
+from xinglin.evaluation.report import Report, findings, to_html, to_markdown, write_report
+from xinglin.evaluation.statistics import mean_score, paired_difference, ratio_score
+from xinglin.knowledge.link import Linker
+from xinglin.prompts import load_template
+from xinglin.records import Example, Score, Turn
+
+LINKER = Linker(["恶心", "呕吐", "头痛", "肾炎", "偏头痛"], ["肾盂肾炎", "血管性头痛"])
+EXAMPLE = Example(
+    "1",
+    (
+        Turn("user", "偏头痛有哪些症状？", "偏头痛的常见症状：恶心、呕吐\n感冒的常见症状：头痛"),
+        Turn("assistant", "偏头痛的常见症状有恶心、呕吐。"),
+    ),
+    "symptoms",
+    (("偏头痛", "常见症状", "恶心"), ("偏头痛", "常见症状", "呕吐")),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "recall", "precision"),
+    [
+        ("偏头痛会恶心、呕吐。", 1.0, 1.0),
+        ("偏头痛会恶心。", 0.5, 1.0),
+        ("恶心，头痛", 0.5, 0.5),
+        ("血管性头痛、肾盂肾炎", 0.0, 0.0),  # longer words are not the terms inside them
+        ("", 0.0, 0.0),
+        ("偏头痛", 0.0, 0.0),  # what the question names is no finding
+    ],
+)
+def test_fact_check(answer, recall, precision):
+    check = check_facts(answer, EXAMPLE, LINKER)
+    assert (check.recall, check.precision) == (recall, precision)
+
+
+def test_statistics_against_hand_worked_values():
+    score = ratio_score("m", [1.0, 3.0], [2.0, 2.0])
+    assert (score.value, score.n) == (1.0, 2)
+    assert 0.5 <= score.low < score.high <= 1.5
+    assert mean_score("m", [1.0] * 60).low == pytest.approx(1 - 3 / 60)
+    assert mean_score("m", [0.0] * 60).high == pytest.approx(3 / 60)
+    spread = mean_score("m", [0.0, 1.0] * 50)
+    half = 1.96 * 0.5 / math.sqrt(100)  # the normal interval of a share of a half
+    assert spread.low == pytest.approx(0.5 - half, abs=0.03)
+    assert spread.high == pytest.approx(0.5 + half, abs=0.03)
+    assert paired_difference("m", [1.0, 2.0], [0.5, 1.5]).value == 0.5
+
+
+def test_answer_nats_equal_the_models_own_loss(tiny_base, tiny_tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    encoding = Encoding(tiny_tokenizer, load_template("med_template"))
+    other = Example("2", (Turn("user", "问"), Turn("assistant", "恶心恶心恶心")))
+    for example, nats in zip((EXAMPLE, other), answer_nats(model, [EXAMPLE, other], encoding), strict=True):
+        row = encoding.row(example)
+        out = model(input_ids=torch.tensor([row.input_ids]), labels=torch.tensor([row.labels]))
+        assert nats == pytest.approx(out.loss.item() * row.targets, rel=1e-5)
+
+
+def test_lookup_copies_the_right_line_without_a_model():
+    assert lookup(EXAMPLE) == "偏头痛的常见症状：恶心、呕吐。以上为资料所载，请咨询医生。"
+    asked = Example("2", (Turn("user", "偏头痛归医院哪个科管？", EXAMPLE.question.input),))
+    assert lookup(asked) == "资料中没有相关记载，请咨询医生。"
+
+
+def report(tmp_path, difference: Score) -> Report:
+    scores = [
+        difference,
+        Score("recall_difference", 0.5, 60, 0.4, 0.6, "tuned_facts-base_facts_3"),
+        Score("fact_recall", 0.02, 60, 0.0, 0.05, "tuned"),
+        Score("fact_recall", 0.97, 60, 0.9, 1.0, "tuned_facts"),
+        Score("fact_recall", 1.0, 20, 0.8, 1.0, "tuned_facts/symptoms"),
+        Score("fact_recall", 0.99, 60, 0.9, 1.0, "lookup"),
+    ]
+    systems = {"base": "基座", "tuned": "微调后", "tuned_facts": "微调后 + 资料", "lookup": "查表"}
+    answers = {system: {"1": f"<b>{system}|答</b>"} for system in systems}
+    return Report(systems, scores, [EXAMPLE], answers, "base", tmp_path)
+
+
+def test_findings_follow_the_figures(tmp_path):
+    better = findings(report(tmp_path, Score("nll_difference", -3.0, 60, -4.0, -2.0, "tuned-base")))[0]
+    worse = findings(report(tmp_path, Score("nll_difference", 3.0, 60, 2.0, 4.0, "tuned-base")))[0]
+    unsure = findings(report(tmp_path, Score("nll_difference", 0.1, 60, -1.0, 1.0, "tuned-base")))[0]
+    assert "更低（更好）" in better
+    assert "更高（更差）" in worse
+    assert "不显著" in unsure
+
+
+def test_the_report_is_whole_and_escapes_what_models_say(tmp_path):
+    made = report(tmp_path, Score("nll_difference", -3.0, 60, -4.0, -2.0, "tuned-base"))
+    page = to_html(made)
+    assert "<b>tuned" not in page
+    assert "&lt;b&gt;tuned" in page
+    assert "http" not in page.replace("http-equiv", "")  # nothing is fetched from elsewhere
+    row = next(line for line in to_markdown(made).splitlines() if "tuned\\|答" in line)
+    assert row.replace("\\|", "").count("|") == 5
+    contents = write_report(made, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "report.json").read_text("utf-8")) == contents
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -1,0 +1,87 @@
+"""However a batch is split, loss and gradients are those of the whole batch."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from xinglin.dataset.encode import IGNORE, Encoded
+from xinglin.tuning.packing import collate, micro_batches, token_losses
+
+
+def rows(lengths):
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for number, length in enumerate(lengths):
+        ids = torch.randint(3, 200, (length,), generator=generator).tolist()
+        prompt = length // 2
+        made.append(Encoded(str(number), ids, [IGNORE] * prompt + ids[prompt:], False))
+    return made
+
+
+def test_groups_keep_to_both_limits_and_lose_no_row():
+    made = rows([5, 40, 7, 8, 100, 30, 6])
+    groups = micro_batches(made, 3, 80)
+    assert sorted(row.id for group in groups for row in group) == sorted(row.id for row in made)
+    for group in groups:
+        assert len(group) <= 3
+        assert len(group) == 1 or len(group) * max(len(row.input_ids) for row in group) <= 80
+    assert [row.id for row in groups[0]] == ["4"]  # longer than the budget: alone, and first
+
+
+@pytest.fixture
+def model(tiny_base):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+
+
+def reference(model, made):
+    """Loss per target token, one row at a time, from all logits."""
+    losses = []
+    for row in made:
+        logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1]
+        losses.append(F.cross_entropy(logits, torch.tensor(row.labels[1:]), ignore_index=IGNORE, reduction="none"))
+    kept = torch.cat(losses)
+    return kept.sum() / sum(row.targets for row in made)
+
+
+@pytest.mark.parametrize("limits", [(8, 10_000), (1, 10_000), (8, 60), (2, 90)])
+def test_any_split_gives_the_whole_batch_loss_and_gradient(model, limits):
+    made = rows([12, 33, 7, 25, 18])
+    expected = reference(model, made)
+    expected.backward()
+    wanted = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    total = 0.0
+    for group in micro_batches(made, *limits):
+        losses, owner = token_losses(model, collate(group, 2, "cpu"))
+        assert torch.bincount(owner).tolist() == [row.targets for row in group]
+        loss = losses.sum() / sum(row.targets for row in made)
+        loss.backward()
+        total += loss.item()
+    assert total == pytest.approx(expected.item(), rel=1e-6)
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight.grad, wanted[name], rtol=1e-4, atol=1e-7)
+
+
+def test_a_row_does_not_see_its_neighbours(model):
+    made = rows([20, 30])
+    alone, _ = token_losses(model, collate(made[:1], 2, "cpu"))
+    both, owner = token_losses(model, collate(made, 2, "cpu"))
+    torch.testing.assert_close(both[owner == 0], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_pad_is_never_learned_even_where_it_is_eos(model):
+    made = rows([10, 40])
+    batch = collate(made, made[0].labels[-1], "cpu")
+    losses, _ = token_losses(model, batch)
+    assert losses.numel() == sum(row.targets for row in made)
+
+
+def test_only_answer_positions_reach_the_output_layer(model):
+    made = rows([40, 40])
+    seen = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda _, args, out: seen.append(out.shape))
+    token_losses(model, collate(made, 2, "cpu"))
+    hook.remove()
+    assert seen == [torch.Size([1, sum(row.targets for row in made), 400])]

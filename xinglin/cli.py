@@ -1,0 +1,140 @@
+"""The command line: a name, the config it takes, and the function that does the work, imported only then."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xinglin.config import parse
+from xinglin.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        config: `module:Class`; importing it must not import torch.
+        run: `module:function`, which takes the config.
+        positional: the field that may be given without a flag.
+    """
+
+    help: str
+    config: str
+    run: str
+    positional: str = ""
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("the whole way once, on real data", "xinglin.demo:DemoConfig", "xinglin.demo:demo"),
+    "finetune": Command(
+        "tune a base model on instruction data",
+        "xinglin.tuning.options:FinetuneConfig",
+        "xinglin.tuning.train:finetune",
+    ),
+    "infer": Command(
+        "ask the base or the tuned model", "xinglin.inference.options:InferConfig", "xinglin.inference.infer:infer"
+    ),
+    "compare": Command(
+        "base against tuned, as a report",
+        "xinglin.evaluation.options:CompareConfig",
+        "xinglin.evaluation.compare:compare",
+    ),
+    "data build": Command(
+        "instruction data from the graph", "xinglin.dataset.build:DataBuild", "xinglin.dataset.build:build"
+    ),
+    "kg stats": Command(
+        "count the graph's subjects and triples",
+        "xinglin.knowledge.graph:KgStats",
+        "xinglin.knowledge.graph:print_stats",
+    ),
+    "kg show": Command(
+        "what the graph says of one subject",
+        "xinglin.knowledge.graph:KgShow",
+        "xinglin.knowledge.graph:print_subject",
+        "subject",
+    ),
+    "assets list": Command(
+        "files fetched from the package index", "xinglin.assets:AssetsList", "xinglin.assets:print_assets"
+    ),
+    "assets fetch": Command(
+        "fetch one of them, or all", "xinglin.assets:AssetsFetch", "xinglin.assets:fetch_assets", "name"
+    ),
+    "assets path": Command(
+        "where one lies, ready to use", "xinglin.assets:AssetsPath", "xinglin.backbone:print_asset_path", "name"
+    ),
+}
+
+
+def usage() -> str:
+    """The text of `xinglin --help`."""
+    rows = "\n".join(f"  {name:<14} {command.help}" for name, command in COMMANDS.items())
+    return f"usage: xinglin COMMAND [options]\n\n{rows}\n\nxinglin COMMAND --help lists a command's options."
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _find(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Split a command line into the command's name and its arguments."""
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, list(arguments[words:])
+    asked = arguments[0]
+    group = [name for name in COMMANDS if name.startswith(asked + " ")]
+    if group:
+        raise UserError(f"xinglin {asked} needs one of: {', '.join(name.split()[1] for name in group)}")
+    raise UserError(f"unknown command {asked!r}{nearest(asked, COMMANDS)} (see xinglin --help)")
+
+
+def _run(arguments: Sequence[str]) -> None:
+    name, rest = _find(arguments)
+    command = COMMANDS[name]
+    if command.positional and rest and not rest[0].startswith("-"):
+        rest[0] = f"--{command.positional}={rest[0]}"
+    config = parse(_load(command.config), rest, f"xinglin {name}")
+    _load(command.run)(config)
+
+
+def _quiet() -> None:
+    """Our own lines go to stderr; libraries speak only of errors."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("xinglin").setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Returns:
+        The exit code: 0, 2 for an error that the user can put right, 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    _quiet()
+    try:
+        _run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `xinglin kg show … | head`
+        return 0
+    except OSError as error:
+        if error.errno is None:
+            raise
+        print(f"error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0

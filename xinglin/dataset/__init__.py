@@ -1,0 +1,1 @@
+"""Dataset: facts made into examples, split without leaking, encoded for training."""

@@ -1,0 +1,226 @@
+"""Question forms: how a disease's facts become a question, the knowledge beside it, and an answer.
+
+    symptoms · 偏头痛有哪些症状？
+    资料     · 偏头痛的常见症状：畏光、恶心        ← facts, in any order, among others
+    answer   · 偏头痛的常见症状有畏光、恶心，如有这些情况请及时就医。
+
+Each form keeps some phrasings for evaluation: training never sees them.
+"""
+
+import random
+from dataclasses import dataclass
+
+from xinglin.dataset.clean import Disease
+
+MAX_OBJECTS = 6
+TOPIC_WORDS = {"symptoms": "症状", "examinations": "检查", "department": "就诊科室", "complications": "并发症"}
+
+Triple = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A one-disease question form.
+
+    Attributes:
+        minimum: how many objects a disease must have for this question to be worth asking.
+        train, evaluation: phrasings with `{d}` for the disease; the two never overlap.
+        answers: with `{d}` and `{o}` (the objects).
+    """
+
+    topic: str
+    minimum: int
+    train: tuple[str, ...]
+    evaluation: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+FORMS: dict[str, Form] = {
+    "symptoms": Form(
+        "symptoms",
+        3,
+        (
+            "{d}有哪些症状？",
+            "{d}的常见症状是什么？",
+            "得了{d}会有什么表现？",
+            "请问{d}一般有什么症状？",
+            "{d}患者通常有哪些表现？",
+            "怎么看出来是{d}，有什么症状？",
+            "{d}发病时会出现哪些不舒服？",
+            "请列出{d}的临床表现。",
+            "医生您好，我爸得了{d}，会有什么感觉？",
+            "最近听说{d}，这个病发作起来是什么样子？",
+            "我怀疑自己是{d}，一般哪里会难受？",
+            "{d}早期身体有什么异常？",
+            "邻居被诊断为{d}，他会有哪些难受的地方？",
+            "帮我看看{d}都有啥症状。",
+        ),
+        ("家里人查出{d}，身上会有哪些反应？", "医生，{d}的病人多半有什么样的不适？", "{d}会让人出现什么情况？"),
+        (
+            "{d}的常见症状有{o}，如有这些情况请及时就医。",
+            "{d}可表现为{o}，出现这些表现请及时就医。",
+        ),
+    ),
+    "examinations": Form(
+        "examinations",
+        2,
+        (
+            "{d}需要做哪些检查？",
+            "怀疑{d}要查什么？",
+            "诊断{d}要做什么检查？",
+            "得了{d}去医院一般检查什么？",
+            "{d}的检查项目有哪些？",
+            "请列出{d}常做的检查。",
+            "确诊{d}通常靠哪些检查？",
+            "想知道是不是{d}，该做哪些检查？",
+            "医生怀疑我有{d}，接下来要查哪些项目？",
+            "我妈可能得了{d}，去医院要做什么检查才能确定？",
+            "{d}要拍片子还是抽血，具体查什么？",
+            "门诊遇到疑似{d}的病人，通常安排什么检查？",
+            "听说{d}要查不少东西，都有什么？",
+            "帮我看看{d}该查啥。",
+        ),
+        ("要弄清是不是{d}，医院会安排查些什么？", "{d}在门诊多半会开哪些检查单？", "查{d}用得上哪些手段？"),
+        ("{d}可做的检查有{o}，具体由医生安排。", "{d}的检查包括{o}，具体项目由医生决定。"),
+    ),
+    "department": Form(
+        "department",
+        1,
+        (
+            "{d}应该挂哪个科？",
+            "{d}看什么科？",
+            "得了{d}要去哪个科室就诊？",
+            "请问{d}挂什么号？",
+            "{d}属于哪个科室？",
+            "{d}去医院看哪个科？",
+            "患{d}应到什么科室就医？",
+            "怀疑{d}该挂什么科？",
+            "我妈查出{d}，带她去医院挂哪个科好？",
+            "朋友得了{d}，该去找哪科医生？",
+            "医生您好，{d}应该看哪一科？",
+            "想给孩子看{d}，挂号选哪个科室？",
+            "去大医院看{d}，导诊台会让我去哪个科？",
+            "{d}这种病由哪个科室负责？",
+        ),
+        ("家里有人得了{d}，到医院该找哪个科的大夫？", "{d}归医院哪个科管？", "第一次看{d}，号要挂在哪里？"),
+        ("{d}建议到{o}就诊。", "{d}可以挂{o}。"),
+    ),
+    "complications": Form(
+        "complications",
+        2,
+        (
+            "{d}有哪些并发症？",
+            "{d}会引起什么并发症？",
+            "{d}拖下去会有什么后果？",
+            "{d}可能并发哪些疾病？",
+            "得了{d}要当心哪些并发症？",
+            "{d}常见的并发症是什么？",
+            "请列出{d}的并发症。",
+            "{d}容易合并什么病？",
+            "我爸有{d}，一直没治，会发展成什么病？",
+            "{d}控制不好会带来哪些别的问题？",
+            "医生，{d}后期可能出现哪些情况要留意？",
+            "得了{d}，还可能连累身体哪些地方？",
+            "听说{d}会引出别的病，都有什么？",
+            "帮我看看{d}有啥并发症。",
+        ),
+        ("{d}要是不管它，还会牵连出什么毛病？", "{d}的病人要提防接下来出现哪些问题？", "{d}会不会连带别的病，是哪些？"),
+        ("{d}可能并发{o}，请遵医嘱复查。", "{d}的并发症有{o}，请按医嘱随访。"),
+    ),
+}
+
+COMPARISON_TRAIN = (
+    "{a}和{b}的症状有什么异同？",
+    "{a}与{b}的症状有哪些相同和不同？",
+    "怎么区分{a}和{b}的症状？",
+    "比较一下{a}和{b}的症状。",
+    "{a}跟{b}症状上有什么区别？",
+    "{a}和{b}有哪些共同的症状？各自还有什么？",
+    "请对比{a}与{b}的常见症状。",
+    "{a}、{b}的表现一样吗？",
+    "医生，我到底是{a}还是{b}，两个病的症状差别在哪里？",
+    "我妈可能是{a}，也可能是{b}，这两种病的感觉有什么相同和不同？",
+    "听说{a}和{b}很像，症状上哪些重合？",
+    "帮我比较{a}和{b}，都有啥症状。",
+)
+COMPARISON_EVALUATION = (
+    "{a}和{b}放在一起看，身体反应哪些一样、哪些不一样？",
+    "我分不清{a}和{b}，两种病的表现差在哪？",
+    "医生，{a}与{b}的不适有哪些重合，哪些各有？",
+)
+COMPARISON_ANSWER = "两者都可有{shared}；{a}还可有{only_a}；{b}还可有{only_b}。鉴别需医生检查。"
+ABSTAIN = "资料中没有提到{d}的{topic}，不能据此回答，请咨询医生。"
+
+
+def join(objects: list[str], more: bool) -> str:
+    """`甲、乙、丙`, with 等 when the list was cut."""
+    return "、".join(objects) + ("等" if more else "")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of knowledge: what one predicate says of one disease, in the order it is shown."""
+
+    disease: str
+    predicate: str
+    objects: tuple[str, ...]
+    more: bool
+
+    @property
+    def text(self) -> str:
+        """As it stands in `input`."""
+        return f"{self.disease}的{self.predicate}：{join(list(self.objects), self.more)}"
+
+    @property
+    def triples(self) -> list[Triple]:
+        """The facts of the line."""
+        return [(self.disease, self.predicate, one) for one in self.objects]
+
+
+def choose(disease: Disease, topic: str, rng: random.Random, limit: int = MAX_OBJECTS) -> list[Line]:
+    """The lines that state a topic's best `limit` objects, a line a predicate, lines and objects shuffled."""
+    chosen = list(disease.objects[topic][:limit])
+    more = len(disease.objects[topic]) > limit
+    rng.shuffle(chosen)
+    by_predicate: dict[str, list[str]] = {}
+    for one in chosen:
+        by_predicate.setdefault(disease.predicate[topic, one], []).append(one)
+    return [Line(disease.name, predicate, tuple(objects), more) for predicate, objects in by_predicate.items()]
+
+
+def listed(lines: list[Line]) -> tuple[list[str], bool]:
+    """The objects of some lines in the order shown, and whether the list was cut."""
+    objects = list(dict.fromkeys(one for line in lines for one in line.objects))
+    return objects, any(line.more for line in lines)
+
+
+def single(form: Form, disease: Disease, rng: random.Random, phrasings: tuple[str, ...]) -> tuple[str, str, list[Line]]:
+    """(question, answer, lines the answer stands on) of a one-disease form."""
+    lines = choose(disease, form.topic, rng)
+    question = rng.choice(phrasings).format(d=disease.name)
+    answer = rng.choice(form.answers).format(d=disease.name, o=join(*listed(lines)))
+    return question, answer, lines
+
+
+def comparable(one: Disease, other: Disease) -> bool:
+    """Whether two diseases share enough symptoms, and keep enough of their own, to be compared."""
+    left, right = set(one.objects["symptoms"]), set(other.objects["symptoms"])
+    return len(left & right) >= 3 and len(left - right) >= 2 and len(right - left) >= 2
+
+
+def compared(
+    one: Disease, other: Disease, rng: random.Random, phrasings: tuple[str, ...]
+) -> tuple[str, str, list[Line]]:
+    """(question, answer, lines) of a comparison: what is shared first, at most four a side."""
+    first, second = one.objects["symptoms"], other.objects["symptoms"]
+    shared = [x for x in first if x in second][:3]
+    sides = {"shared": shared}
+    lines: list[Line] = []
+    for key, disease, own, theirs in (("only_a", one, first, second), ("only_b", other, second, first)):
+        sides[key] = [x for x in own if x not in theirs][:2]
+        reduced = Disease(disease.name, {"symptoms": (*shared, *sides[key])}, disease.predicate)
+        lines += choose(reduced, "symptoms", rng)
+    shown = listed(lines)[0].index
+    parts = {name: "、".join(sorted(objects, key=shown)) for name, objects in sides.items()}
+    answer = COMPARISON_ANSWER.format(a=one.name, b=other.name, **parts)
+    return rng.choice(phrasings).format(a=one.name, b=other.name), answer, lines

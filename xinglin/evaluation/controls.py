@@ -1,0 +1,44 @@
+"""What no tuning is needed for: the honest controls that a tuned model is shown beside.
+
+`lookup` copies the right line out of the knowledge by rule, without any model;
+`worked_examples` shows the base three solved records before the question.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from xinglin.records import Example, Turn
+
+_TOPIC_CUES = (
+    ("就诊科室", ("科", "号", "就诊")),
+    ("并发症", ("并发", "后果", "牵连", "连带", "接下来", "合并")),
+    ("检查", ("检查", "查", "检验", "确诊", "诊断")),
+)
+
+
+def lookup(example: Example) -> str:
+    """Answer from `input` by rule: the lines about a disease that the question names, on the topic it hints at."""
+    question = example.question
+    lines = [line.partition("：") for line in question.input.splitlines()]
+    about = [(head, objects) for head, _, objects in lines if head.rpartition("的")[0] in question.content]
+    rest = question.content
+    for head, _ in about:
+        rest = rest.replace(head.rpartition("的")[0], "")
+    word = next((word for word, cues in _TOPIC_CUES if any(cue in rest for cue in cues)), "症状")
+    chosen = [f"{head}：{objects}" for head, objects in about if word in head.rpartition("的")[2]]
+    return f"{'；'.join(chosen)}。以上为资料所载，请咨询医生。" if chosen else "资料中没有相关记载，请咨询医生。"
+
+
+def worked_examples(records: Sequence[Example], seed: int) -> tuple[Turn, ...]:
+    """Three solved training records with facts, one each of three forms, as turns to put before a question."""
+    rng = random.Random(seed)
+    turns: tuple[Turn, ...] = ()
+    for form in ("symptoms", "department", "comparison"):
+        turns += rng.choice([one for one in records if one.form == form and one.knowledge == "facts"]).turns
+    return turns
+
+
+def with_turns_before(example: Example, turns: tuple[Turn, ...]) -> Example:
+    """The example with earlier turns put before its own."""
+    return replace(example, turns=turns + example.turns)

@@ -1,0 +1,159 @@
+"""One engine behind everything that answers: the base, an adapter, and the prompt stored with it."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import TextIteratorStreamer
+
+from xinglin.backbone import Precision, find_base, load_base
+from xinglin.dataset.encode import Encoding
+from xinglin.errors import UserError
+from xinglin.prompts import PromptTemplate, load_template
+from xinglin.records import Example, Prediction
+from xinglin.tokenizer import load_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How answers are made: greedy, so that the same question gets the same answer."""
+
+    max_new_tokens: int = 256
+
+    def record(self) -> dict[str, Any]:
+        """As stored with a Prediction."""
+        return {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model ready to answer. Build it with `load_engine`."""
+
+    model: Any
+    encoding: Encoding
+    base: str
+    adapter: str
+
+    def answer(self, examples: Sequence[Example], generation: Generation, batch_size: int = 16) -> Iterator[Prediction]:
+        """Answer the last question of each example, in batches of prompts of similar length.
+
+        Predictions come as batches finish, not in the order asked; their ids tell them apart.
+        """
+        asked = [(example, self.encoding.prompt(_question(example))) for example in examples]
+        asked.sort(key=lambda pair: -len(pair[1]))
+        for start in range(0, len(asked), batch_size):
+            group = asked[start : start + batch_size]
+            began = time.perf_counter()
+            answers = self._generate([ids for _, ids in group], generation)
+            seconds = (time.perf_counter() - began) / len(group)
+            for (example, _), (text, reason) in zip(group, answers, strict=True):
+                yield self._prediction(example, generation, text, reason, seconds)
+
+    def stream(self, example: Example, generation: Generation) -> Iterator[str]:
+        """The answer to one example, in pieces as they are made."""
+        streamer = TextIteratorStreamer(self.encoding.tokenizer.inner, skip_prompt=True, skip_special_tokens=True)
+        ids_BT = torch.tensor([self.encoding.prompt(_question(example))], device=self.model.device)
+        work = Thread(target=self._run, args=(ids_BT, torch.ones_like(ids_BT), generation, streamer), daemon=True)
+        work.start()
+        yield from streamer
+        work.join()
+
+    def _prediction(
+        self, example: Example, generation: Generation, text: str, reason: str, seconds: float
+    ) -> Prediction:
+        return Prediction(
+            id=example.id,
+            prompt=self.encoding.template.prompt(_question(example)),
+            answer=text,
+            model=self.base,
+            adapter=self.adapter,
+            generation=generation.record(),
+            facts=example.facts if example.question.input else (),
+            finish_reason=reason,
+            seconds=round(seconds, 3),
+        )
+
+    def _generate(self, prompts: list[list[int]], generation: Generation) -> list[tuple[str, str]]:
+        """(text, finish reason) of each prompt. Padded on the left, so that all answers begin together."""
+        tokenizer = self.encoding.tokenizer
+        longest = max(map(len, prompts))
+        ids = [[tokenizer.pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
+        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        device = self.model.device
+        made_BT = self._run(torch.tensor(ids, device=device), torch.tensor(mask, device=device), generation)
+        return [self._ended(new.tolist()) for new in made_BT[:, longest:]]
+
+    def _ended(self, ids: list[int]) -> tuple[str, str]:
+        end = self.encoding.tokenizer.eos_id
+        stopped = end in ids
+        kept = ids[: ids.index(end)] if stopped else ids
+        return self.encoding.tokenizer.decode(kept).strip(), "stop" if stopped else "length"
+
+    @torch.inference_mode()
+    def _run(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, generation: Generation, streamer: Any = None) -> Any:
+        tokenizer = self.encoding.tokenizer
+        return self.model.generate(
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            max_new_tokens=generation.max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=tokenizer.eos_id,
+            pad_token_id=tokenizer.pad_id,
+            streamer=streamer,
+        )
+
+
+def _question(example: Example) -> tuple[Any, ...]:
+    """The turns up to the last question."""
+    return example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
+
+
+def load_engine(base_model: str, adapter: str, template: str, precision: Precision) -> Engine:
+    """Load a base and, unless `adapter` is empty, put the adapter on.
+
+    Args:
+        template: a template's name or file; `auto` takes the one stored with the adapter.
+
+    Raises:
+        UserError: base or adapter missing or not fitting each other, unknown template.
+    """
+    if adapter and not (Path(adapter) / "adapter_config.json").is_file():
+        raise UserError(f"lora_weights {adapter!r}: no adapter_config.json there; give the folder that finetune wrote")
+    chosen = _template(template, adapter)
+    found = find_base(base_model)
+    encoding = Encoding(load_tokenizer(found), chosen)
+    model = load_base(base_model, precision)
+    if adapter:
+        model = _put_on(model, adapter)
+    model.eval()
+    return Engine(model, encoding, base_model, adapter)
+
+
+def _template(asked: str, adapter: str) -> PromptTemplate:
+    stored = Path(adapter) / "prompt_template.json" if adapter else None
+    own = load_template(str(stored)) if stored and stored.is_file() else None
+    if asked == "auto":
+        return own or load_template("med_template")
+    chosen = load_template(asked)
+    if own and own.digest() != chosen.digest():
+        log.warning("prompt template %r is not the one the adapter was tuned with (%r)", asked, own.name)
+    return chosen
+
+
+def _put_on(model: Any, adapter: str) -> Any:
+    """Load the adapter (weights only: a .bin that carries code is refused) and fold it into the base's weights."""
+    try:
+        tuned = PeftModel.from_pretrained(model, adapter)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"lora_weights {adapter!r} does not load onto this base: {reason}") from None
+    return tuned.merge_and_unload()

@@ -1,0 +1,76 @@
+"""Ask questions.
+
+xinglin infer --base_model smollm2-135m --lora_weights runs/demo/adapter
+    xinglin infer --base_model smollm2-135m --lora_weights runs/demo/adapter \
+        --instruct_dir questions.json --output_path answers.jsonl
+"""
+
+import logging
+from pathlib import Path
+
+from rich.progress import track
+
+from xinglin.backbone import choose_precision
+from xinglin.errors import UserError
+from xinglin.inference.engine import Engine, Generation, load_engine
+from xinglin.inference.options import InferConfig
+from xinglin.records import Example, Turn, read_instructions, write_jsonl
+
+log = logging.getLogger(__name__)
+
+DISCLAIMER = "（AI 生成，仅供研究，不作诊疗依据；身体不适请就医，急症请拨打 120。）"
+
+QUESTIONS = (
+    Turn("user", "慢性咽炎应该挂哪个科？"),
+    Turn("user", "急性阑尾炎有哪些症状？"),
+    Turn("user", "怀疑缺铁性贫血要查什么？", "缺铁性贫血的检查：血常规、血清铁蛋白、骨髓检查\n胃息肉的检查：胃镜检查"),
+    Turn("user", "带状疱疹有哪些并发症？", "带状疱疹的就诊科室：皮肤科"),
+)
+"""Two without knowledge, one whose knowledge answers it, one whose knowledge does not."""
+
+
+def infer(config: InferConfig) -> None:
+    """Answer every question: streamed to the terminal, or in batches to `output_path`."""
+    if config.use_lora and not config.lora_weights:
+        raise UserError("use_lora needs --lora_weights FOLDER; give --use_lora False to ask the plain base")
+    if config.max_new_tokens < 1 or config.batch_size < 1:
+        raise UserError("max_new_tokens and batch_size must be at least 1")
+    if config.load_8bit:
+        log.warning("load_8bit: 8-bit loading is not part of this version; loading in half precision")
+    questions = _questions(config)
+    adapter = config.lora_weights if config.use_lora else ""
+    engine = load_engine(config.base_model, adapter, config.prompt_template, choose_precision(config.precision))
+    generation = Generation(config.max_new_tokens)
+    if config.output_path:
+        _to_file(engine, questions, generation, config)
+    else:
+        _to_terminal(engine, questions, generation)
+
+
+def _questions(config: InferConfig) -> list[Example]:
+    if config.instruct_dir:
+        return read_instructions(config.instruct_dir, need_output=False)
+    return [Example(id=f"built-in-{number}", turns=(turn,)) for number, turn in enumerate(QUESTIONS, 1)]
+
+
+def _to_file(engine: Engine, questions: list[Example], generation: Generation, config: InferConfig) -> None:
+    made = {
+        prediction.id: prediction
+        for prediction in track(
+            engine.answer(questions, generation, config.batch_size), "answers", total=len(questions)
+        )
+    }
+    write_jsonl(Path(config.output_path), (made[example.id] for example in questions))
+    print(f"{config.output_path}: {len(made)} answers")
+
+
+def _to_terminal(engine: Engine, questions: list[Example], generation: Generation) -> None:
+    for example in questions:
+        print(f"\n问题：{example.question.content}")
+        if example.question.input:
+            print(f"资料：{example.question.input}")
+        print("回答：", end="", flush=True)
+        for piece in engine.stream(example, generation):
+            print(piece, end="", flush=True)
+        print()
+    print(f"\n{DISCLAIMER}")

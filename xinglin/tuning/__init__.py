@@ -1,0 +1,1 @@
+"""Tuning: a base model and examples made into an adapter."""

@@ -1,0 +1,72 @@
+"""The options of `finetune`; no torch here, so that a mistyped flag is answered at once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tune a base model with LoRA on instruction data.
+
+    Args:
+        base_model: a local model folder, a hub id `org/name`, or smollm2-135m for the default base.
+        data_path: instruction data, a JSON list or JSON Lines of {"instruction", "input", "output"}.
+        output_dir: where the adapter, its prompt, metrics and curves go.
+        prompt_template_name: a packaged template or a template file.
+        batch_size: records per optimizer step, over all processes.
+        micro_batch_size: at most so many records in one forward pass; must divide batch_size.
+        max_tokens_per_micro_batch: at most so many tokens in one forward pass (changes memory, not the result);
+            0 takes 1024 on a CPU and 8192 on a GPU.
+        num_epochs: passes over the data.
+        learning_rate: peak of the linear schedule.
+        warmup_ratio: share of the steps over which the learning rate rises to its peak.
+        cutoff_len: longest record in tokens, the end token included.
+        val_set_size: records held back for eval_loss: a count, or a fraction below 1; 0 for none.
+        eval_steps: evaluate and save every so many steps; 0 does so once an epoch.
+        lora_r: rank of the update.
+        lora_alpha: scale of the update; it is multiplied by lora_alpha / lora_r.
+        lora_dropout: dropout on the adapter's input.
+        lora_target_modules: names of linear layers, a list of them, or all-linear.
+        train_on_inputs: learn the prompt's tokens too.
+        group_by_length: accepted; micro-batches are always formed by length, which changes no batch.
+        precision: number format of the base; auto takes what the machine has in hardware.
+        save_format: adapter_model.safetensors or adapter_model.bin.
+        seed: order of the data and start of the adapter.
+        overwrite_output_dir: replace the run that output_dir holds.
+        resume_from_checkpoint: a checkpoint-N folder of an interrupted run, or True for the last in output_dir.
+        report_to: tracker to send curves to; wandb_run_name asks for wandb by itself.
+        wandb_project: project of the W&B run.
+        wandb_run_name: names the W&B run; tracks only where wandb is installed and logged in, or offline.
+        wandb_watch: what W&B watches: gradients, parameters, all or false.
+        wandb_log_model: whether W&B uploads checkpoints: checkpoint, end or false.
+    """
+
+    base_model: str
+    data_path: str
+    output_dir: str
+    prompt_template_name: str = "med_template"
+    batch_size: int = 128
+    micro_batch_size: int = 4
+    max_tokens_per_micro_batch: int = 0
+    num_epochs: float = 10
+    learning_rate: float = 3e-4
+    warmup_ratio: float = 0.03
+    cutoff_len: int = 512
+    val_set_size: int | float = 0.05
+    eval_steps: int = 0
+    lora_r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    lora_target_modules: str | list[str] = "all-linear"
+    train_on_inputs: bool = False
+    group_by_length: bool = False
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    save_format: Literal["safetensors", "bin"] = "safetensors"
+    seed: int = 42
+    overwrite_output_dir: bool = False
+    resume_from_checkpoint: str | bool | None = None
+    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    wandb_project: str = ""
+    wandb_run_name: str = ""
+    wandb_watch: str = ""
+    wandb_log_model: str = ""
