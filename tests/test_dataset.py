@@ -36,6 +36,12 @@ def of(examples, split):
     return [one for one in examples if one.split == split]
 
 
+def abouts(example):
+    """The diseases that the lines of `input` are about."""
+    lines = [line for line in example.question.input.splitlines() if "的共同症状：" not in line]
+    return {line.rpartition("：")[0].rpartition("的")[0] for line in lines}
+
+
 def test_the_real_graph_has_its_known_size(graph):
     assert len(graph) == 27_403
     assert sum(row[2] for row in graph.predicates()) == 967_409
@@ -86,10 +92,25 @@ def test_grounded_answers_stand_on_their_input(built):
         lines = example.question.input.splitlines()
         if example.knowledge == "facts":
             for subject, predicate, object_ in example.facts:
-                assert any(line.startswith(f"{subject}的{predicate}：") and object_ in line for line in lines)
+                heads = (f"{subject}的{predicate}：", f"{subject}的其他症状：")
+                shared = [line for line in lines if "的共同症状：" in line and subject in line]
+                stating = [line for line in lines if line.startswith(heads)] + shared
+                assert any(object_ in re.split("[：、]|等$", line) for line in stating), example
         elif example.knowledge == "other_facts":
             assert example.facts == ()
             assert re.fullmatch(ABSTAIN.format(d=".+", topic=f"({'|'.join(TOPIC_WORDS.values())})"), example.answer)
+
+
+def test_what_a_comparison_calls_shared_is_shared(built, cleaned):
+    symptoms = {disease.name: set(disease.objects.get("symptoms", ())) for disease in cleaned.diseases}
+    compared = [one for one in built[1] if one.form == "comparison" and one.facts]
+    assert len(compared) > 1000
+    for example in compared:
+        shared, only_a, only_b = re.fullmatch("两者都可有(.+?)；.+?还可有(.+?)；.+还可有(.+?)。鉴别.*", example.answer).groups()
+        one, other = dict.fromkeys(subject for subject, _, _ in example.facts)
+        assert set(shared.split("、")) <= symptoms[one] & symptoms[other]
+        assert set(only_a.split("、")) <= symptoms[one] - symptoms[other]
+        assert set(only_b.split("、")) <= symptoms[other] - symptoms[one]
 
 
 def test_unanswerable_input_does_not_answer(built):
@@ -111,7 +132,7 @@ def test_no_held_out_disease_reaches_training(built, cleaned):
     family = groups(cleaned.diseases)
     assert not {family[name] for name in held} & {family[d.name] for d in cleaned.diseases if d.name not in held}
     for example in built[1]:
-        subjects = {line.rpartition("：")[0].rpartition("的")[0] for line in example.question.input.splitlines()}
+        subjects = abouts(example)
         subjects |= {subject for subject, _, _ in example.facts}
         if example.split == "unseen_disease":
             assert subjects <= held
@@ -140,8 +161,7 @@ def test_nothing_that_policy_excludes_is_in_the_data(built):
 def test_unseen_questions_carry_a_strangers_facts(built):
     for example in of(built[1], "unseen_disease"):
         asked = {subject for subject, _, _ in example.facts}
-        lines = {line.rpartition("：")[0].rpartition("的")[0] for line in example.question.input.splitlines()}
-        assert lines - asked
+        assert abouts(example) - asked
 
 
 @pytest.mark.parametrize(

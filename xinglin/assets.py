@@ -146,8 +146,8 @@ def _member_chunks(archive: Path, member: str) -> Iterator[bytes]:
         with zipfile.ZipFile(archive) as bundle, bundle.open(member) as file:
             yield from iter(lambda: file.read(1 << 20), b"")
     else:
-        with tarfile.open(archive) as bundle:
-            inner = bundle.extractfile(member)
+        with tarfile.open(archive) as tar:
+            inner = tar.extractfile(member)
             assert inner is not None, f"{member} is no plain file"
             yield from iter(lambda: inner.read(1 << 20), b"")
 

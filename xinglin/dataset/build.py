@@ -80,7 +80,7 @@ class Builder:
         for subject, kind in zip(subjects, kinds, strict=False):
             if form == "comparison":
                 phrasings = COMPARISON_TRAIN if phrased == "train" else COMPARISON_EVALUATION
-                question, answer, lines = compared(*subject, self.rng, phrasings)
+                question, answer, lines = compared(subject[0], subject[1], self.rng, phrasings)
             else:
                 phrasings = getattr(FORMS[form], phrased)
                 question, answer, lines = single(FORMS[form], subject[0], self.rng, phrasings)
@@ -112,11 +112,11 @@ class Builder:
         facts = [triple for line in lines for triple in line.triples]
         shown: list[Line] = []
         if kind == "facts":
-            shown = lines + self._extras(subject, topic, certain=self.split != "train")
+            shown = [*lines, *self._extras(subject, topic, certain=self.split != "train")]
         elif kind == "other_facts":
             shown, facts = self._extras(subject, topic, certain=True), []
             if form == "comparison":  # one of the two is there, the other is what is missing
-                shown += [line for line in lines if line.disease == subject[0].name]
+                shown += [line for line in lines if line.about == subject[0].name]
             answer = ABSTAIN.format(d=subject[-1].name, topic=TOPIC_WORDS[topic])
         self.rng.shuffle(shown)
         turns = (Turn("user", question, "\n".join(line.text for line in shown)), Turn("assistant", answer))

@@ -2,7 +2,7 @@
 
     symptoms · 偏头痛有哪些症状？
     资料     · 偏头痛的常见症状：畏光、恶心        ← facts, in any order, among others
-    answer   · 偏头痛的常见症状有畏光、恶心，如有这些情况请及时就医。
+    answer   · 偏头痛的常见症状有畏光、恶心，请及时就医。
 
 Each form keeps some phrasings for evaluation: training never sees them.
 """
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from xinglin.dataset.clean import Disease
 
-MAX_OBJECTS = 6
+MAX_OBJECTS = 5
+SHARED, OWN = 3, 2
+"""Objects of a comparison: shared, and of each side alone."""
 TOPIC_WORDS = {"symptoms": "症状", "examinations": "检查", "department": "就诊科室", "complications": "并发症"}
 
 Triple = tuple[str, str, str]
@@ -57,8 +59,8 @@ FORMS: dict[str, Form] = {
         ),
         ("家里人查出{d}，身上会有哪些反应？", "医生，{d}的病人多半有什么样的不适？", "{d}会让人出现什么情况？"),
         (
-            "{d}的常见症状有{o}，如有这些情况请及时就医。",
-            "{d}可表现为{o}，出现这些表现请及时就医。",
+            "{d}的常见症状有{o}，请及时就医。",
+            "{d}可表现为{o}，请尽早就医。",
         ),
     ),
     "examinations": Form(
@@ -81,7 +83,7 @@ FORMS: dict[str, Form] = {
             "帮我看看{d}该查啥。",
         ),
         ("要弄清是不是{d}，医院会安排查些什么？", "{d}在门诊多半会开哪些检查单？", "查{d}用得上哪些手段？"),
-        ("{d}可做的检查有{o}，具体由医生安排。", "{d}的检查包括{o}，具体项目由医生决定。"),
+        ("{d}可做的检查有{o}，请听医生安排。", "{d}的检查包括{o}，请听医生安排。"),
     ),
     "department": Form(
         "department",
@@ -125,7 +127,7 @@ FORMS: dict[str, Form] = {
             "帮我看看{d}有啥并发症。",
         ),
         ("{d}要是不管它，还会牵连出什么毛病？", "{d}的病人要提防接下来出现哪些问题？", "{d}会不会连带别的病，是哪些？"),
-        ("{d}可能并发{o}，请遵医嘱复查。", "{d}的并发症有{o}，请按医嘱随访。"),
+        ("{d}可能并发{o}，请按时复查。", "{d}的并发症有{o}，请按时复查。"),
     ),
 }
 
@@ -148,6 +150,18 @@ COMPARISON_EVALUATION = (
     "我分不清{a}和{b}，两种病的表现差在哪？",
     "医生，{a}与{b}的不适有哪些重合，哪些各有？",
 )
+LEADS = (
+    "医生您好，",
+    "你好，想问一下，",
+    "请教一下：",
+    "帮家里老人问问，",
+    "我爱人最近不舒服，",
+    "在网上没查到，",
+    "今天去体检，",
+    "朋友托我问，",
+)
+LEAD_SHARE = 0.35
+TRAIN_PHRASINGS = frozenset(COMPARISON_TRAIN).union(*(form.train for form in FORMS.values()))
 COMPARISON_ANSWER = "两者都可有{shared}；{a}还可有{only_a}；{b}还可有{only_b}。鉴别需医生检查。"
 ABSTAIN = "资料中没有提到{d}的{topic}，不能据此回答，请咨询医生。"
 
@@ -159,22 +173,30 @@ def join(objects: list[str], more: bool) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of knowledge: what one predicate says of one disease, in the order it is shown."""
+    """One line of knowledge, in the order it is shown.
 
-    disease: str
-    predicate: str
+    Attributes:
+        about: a disease, or the two of a comparison.
+        word: what is said of it: a predicate of the graph, or what a comparison worked out.
+        more: the list was cut.
+        triples: the graph's facts that the line stands on.
+    """
+
+    about: str
+    word: str
     objects: tuple[str, ...]
     more: bool
+    triples: tuple[Triple, ...]
 
     @property
     def text(self) -> str:
         """As it stands in `input`."""
-        return f"{self.disease}的{self.predicate}：{join(list(self.objects), self.more)}"
+        return f"{self.about}的{self.word}：{join_line(self)}"
 
-    @property
-    def triples(self) -> list[Triple]:
-        """The facts of the line."""
-        return [(self.disease, self.predicate, one) for one in self.objects]
+
+def join_line(line: Line) -> str:
+    """A line's objects as text."""
+    return join(list(line.objects), line.more)
 
 
 def choose(disease: Disease, topic: str, rng: random.Random, limit: int = MAX_OBJECTS) -> list[Line]:
@@ -185,7 +207,10 @@ def choose(disease: Disease, topic: str, rng: random.Random, limit: int = MAX_OB
     by_predicate: dict[str, list[str]] = {}
     for one in chosen:
         by_predicate.setdefault(disease.predicate[topic, one], []).append(one)
-    return [Line(disease.name, predicate, tuple(objects), more) for predicate, objects in by_predicate.items()]
+    return [
+        Line(disease.name, word, tuple(objects), more, tuple((disease.name, word, one) for one in objects))
+        for word, objects in by_predicate.items()
+    ]
 
 
 def listed(lines: list[Line]) -> tuple[list[str], bool]:
@@ -194,10 +219,16 @@ def listed(lines: list[Line]) -> tuple[list[str], bool]:
     return objects, any(line.more for line in lines)
 
 
+def _ask(rng: random.Random, phrasings: tuple[str, ...], **names: str) -> str:
+    """One phrasing, sometimes with a few words before it, as people write."""
+    lead = rng.choice(LEADS) if rng.random() < LEAD_SHARE and phrasings[0] in TRAIN_PHRASINGS else ""
+    return lead + rng.choice(phrasings).format(**names)
+
+
 def single(form: Form, disease: Disease, rng: random.Random, phrasings: tuple[str, ...]) -> tuple[str, str, list[Line]]:
     """(question, answer, lines the answer stands on) of a one-disease form."""
     lines = choose(disease, form.topic, rng)
-    question = rng.choice(phrasings).format(d=disease.name)
+    question = _ask(rng, phrasings, d=disease.name)
     answer = rng.choice(form.answers).format(d=disease.name, o=join(*listed(lines)))
     return question, answer, lines
 
@@ -211,16 +242,23 @@ def comparable(one: Disease, other: Disease) -> bool:
 def compared(
     one: Disease, other: Disease, rng: random.Random, phrasings: tuple[str, ...]
 ) -> tuple[str, str, list[Line]]:
-    """(question, answer, lines) of a comparison: what is shared first, at most four a side."""
+    """(question, answer, lines) of a comparison: what is shared first.
+
+    What is shared is worked out here, not left to the model: a set is a program's business, wording is the model's.
+    """
     first, second = one.objects["symptoms"], other.objects["symptoms"]
-    shared = [x for x in first if x in second][:3]
-    sides = {"shared": shared}
-    lines: list[Line] = []
-    for key, disease, own, theirs in (("only_a", one, first, second), ("only_b", other, second, first)):
-        sides[key] = [x for x in own if x not in theirs][:2]
-        reduced = Disease(disease.name, {"symptoms": (*shared, *sides[key])}, disease.predicate)
-        lines += choose(reduced, "symptoms", rng)
-    shown = listed(lines)[0].index
-    parts = {name: "、".join(sorted(objects, key=shown)) for name, objects in sides.items()}
-    answer = COMPARISON_ANSWER.format(a=one.name, b=other.name, **parts)
-    return rng.choice(phrasings).format(a=one.name, b=other.name), answer, lines
+    both = f"{one.name}和{other.name}"
+    sides = (
+        (both, "共同症状", [x for x in first if x in second][:SHARED], (one, other)),
+        (one.name, "其他症状", [x for x in first if x not in second][:OWN], (one,)),
+        (other.name, "其他症状", [x for x in second if x not in first][:OWN], (other,)),
+    )
+    lines = []
+    for about, word, objects, diseases in sides:
+        rng.shuffle(objects)
+        triples = tuple((d.name, d.predicate["symptoms", x], x) for d in diseases for x in objects)
+        lines.append(Line(about, word, tuple(objects), False, triples))
+    answer = COMPARISON_ANSWER.format(
+        a=one.name, b=other.name, **dict(zip(("shared", "only_a", "only_b"), map(join_line, lines), strict=True))
+    )
+    return _ask(rng, phrasings, a=one.name, b=other.name), answer, lines

@@ -6,6 +6,7 @@ xinglin compare --base_model smollm2-135m --lora_weights runs/demo/adapter \
 
 import gc
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from rich.progress import track
 
 from xinglin.backbone import choose_precision
-from xinglin.dataset.clean import Cleaned, clean
+from xinglin.dataset.clean import Cleaned, clean, reject
 from xinglin.evaluation.controls import lookup, with_turns_before, worked_examples
 from xinglin.evaluation.metrics import FactCheck, answer_nats, check_facts
 from xinglin.evaluation.options import CompareConfig
@@ -22,8 +23,8 @@ from xinglin.evaluation.questions import report_questions, unseen_questions, wit
 from xinglin.evaluation.report import Report, write_report
 from xinglin.evaluation.statistics import mean_score, paired_difference, ratio_score
 from xinglin.inference.engine import Engine, Generation, load_engine
-from xinglin.knowledge.graph import load_cmekg
-from xinglin.knowledge.link import Linker
+from xinglin.knowledge.graph import Subject, load_cmekg
+from xinglin.knowledge.link import Linker, normalize
 from xinglin.records import Example, Prediction, Score, read_examples, write_jsonl
 
 log = logging.getLogger(__name__)
@@ -57,12 +58,15 @@ class Asked:
         return [*self.own, *self.unseen]
 
 
-def make_linker(cleaned: Cleaned, raw: Sequence[Any]) -> Linker:
-    """Terms: whatever an answer may list. Blockers: every other object of the disease layer."""
+def make_linker(cleaned: Cleaned, raw: Sequence[Subject]) -> Linker:
+    """Terms: whatever an answer may list. Blockers: disease names, and other whole words of the disease layer.
+
+    A fragment (血尿等) would block the very term inside it, so blockers pass the same rules as answers do.
+    """
     terms = {one for disease in cleaned.diseases for objects in disease.objects.values() for one in objects}
-    marks = set("、，。；：")
-    blockers = {one for subject in raw for objects in subject.facts.values() for one in objects if not marks & set(one)}
-    return Linker(terms, (word for word in blockers if 2 <= len(word) <= 20))
+    support = Counter(one for subject in raw for objects in subject.facts.values() for one in objects)
+    words = (one for one, count in support.items() if count > 1 and reject("symptoms", normalize(one)) is None)
+    return Linker(terms, [*words, *(subject.name for subject in raw)])
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:

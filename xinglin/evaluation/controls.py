@@ -21,13 +21,23 @@ def lookup(example: Example) -> str:
     """Answer from `input` by rule: the lines about a disease that the question names, on the topic it hints at."""
     question = example.question
     lines = [line.partition("：") for line in question.input.splitlines()]
+    shared = [line for line in lines if line[0].endswith("的共同症状")]
+    if shared:  # a comparison: its three lines are worked out already
+        names = shared[0][0].removesuffix("的共同症状")
+        own = [line for line in lines if line[0].endswith("的其他症状") and line[0].removesuffix("的其他症状") in names]
+        return _fixed([(head, objects) for head, _, objects in shared + own])
     about = [(head, objects) for head, _, objects in lines if head.rpartition("的")[0] in question.content]
     rest = question.content
     for head, _ in about:
         rest = rest.replace(head.rpartition("的")[0], "")
     word = next((word for word, cues in _TOPIC_CUES if any(cue in rest for cue in cues)), "症状")
-    chosen = [f"{head}：{objects}" for head, objects in about if word in head.rpartition("的")[2]]
-    return f"{'；'.join(chosen)}。以上为资料所载，请咨询医生。" if chosen else "资料中没有相关记载，请咨询医生。"
+    return _fixed([line for line in about if word in line[0].rpartition("的")[2]])
+
+
+def _fixed(lines: list[tuple[str, str]]) -> str:
+    if not lines:
+        return "资料中没有相关记载，请咨询医生。"
+    return f"{'；'.join(f'{head}：{objects}' for head, objects in lines)}。以上为资料所载，请咨询医生。"
 
 
 def worked_examples(records: Sequence[Example], seed: int) -> tuple[Turn, ...]:

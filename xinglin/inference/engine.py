@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import TextIteratorStreamer
+from transformers import DynamicCache, TextIteratorStreamer
 
 from xinglin.backbone import Precision, find_base, load_base
 from xinglin.dataset.encode import Encoding
@@ -20,6 +20,9 @@ from xinglin.records import Example, Prediction
 from xinglin.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
+
+_WORTH_SHARING = 64
+"""Tokens that a common prefix must have for being run apart; the preface of a template is not worth a pass."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,35 @@ class Engine:
         )
 
     def _generate(self, prompts: list[list[int]], generation: Generation) -> list[tuple[str, str]]:
-        """(text, finish reason) of each prompt. Padded on the left, so that all answers begin together."""
-        tokenizer = self.encoding.tokenizer
+        """(text, finish reason) of each prompt.
+
+        What all prompts begin with is run once; the rest is padded on the left, so that all answers begin together.
+        """
+        shared = _common_prefix(prompts) if len(prompts) > 1 else 0
+        shared = shared if shared >= _WORTH_SHARING else 0
         longest = max(map(len, prompts))
-        ids = [[tokenizer.pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        pad = self.encoding.tokenizer.pad_id
         device = self.model.device
-        made_BT = self._run(torch.tensor(ids, device=device), torch.tensor(mask, device=device), generation)
+        ids = [p[:shared] + [pad] * (longest - len(p)) + p[shared:] for p in prompts]
+        mask = [[1] * shared + [0] * (longest - len(p)) + [1] * (len(p) - shared) for p in prompts]
+        cache = self._prefix_cache(prompts[0][:shared], len(prompts)) if shared else None
+        made_BT = self._run(
+            torch.tensor(ids, device=device), torch.tensor(mask, device=device), generation, cache=cache
+        )
         return [self._ended(new.tolist()) for new in made_BT[:, longest:]]
+
+    @torch.inference_mode()
+    def _prefix_cache(self, prefix: list[int], copies: int) -> DynamicCache:
+        """Keys and values of a prefix, computed once and repeated for each row."""
+        cache = DynamicCache(config=self.model.config)
+        self.model(
+            input_ids=torch.tensor([prefix], device=self.model.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache.batch_repeat_interleave(copies)
+        return cache
 
     def _ended(self, ids: list[int]) -> tuple[str, str]:
         end = self.encoding.tokenizer.eos_id
@@ -98,7 +122,14 @@ class Engine:
         return self.encoding.tokenizer.decode(kept).strip(), "stop" if stopped else "length"
 
     @torch.inference_mode()
-    def _run(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, generation: Generation, streamer: Any = None) -> Any:
+    def _run(
+        self,
+        ids_BT: torch.Tensor,
+        mask_BT: torch.Tensor,
+        generation: Generation,
+        streamer: Any = None,
+        cache: DynamicCache | None = None,
+    ) -> Any:
         tokenizer = self.encoding.tokenizer
         return self.model.generate(
             input_ids=ids_BT,
@@ -109,7 +140,15 @@ class Engine:
             eos_token_id=tokenizer.eos_id,
             pad_token_id=tokenizer.pad_id,
             streamer=streamer,
+            past_key_values=cache,
         )
+
+
+def _common_prefix(prompts: list[list[int]]) -> int:
+    """How many first ids all prompts share; each keeps at least one of its own."""
+    first, last = min(prompts), max(prompts)
+    limit = min(map(len, prompts)) - 1
+    return next((n for n in range(limit) if first[n] != last[n]), limit)
 
 
 def _question(example: Example) -> tuple[Any, ...]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from transformers import Trainer, TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerControl
 
 from xinglin.backbone import Precision, choose_precision, find_base, load_base, training_attention
 from xinglin.dataset.encode import Encoded, EncodedSet, Encoding, encode_all
@@ -96,7 +97,7 @@ def _prepare(config: FinetuneConfig, tokenizer: Tokenizer) -> Prepared:
     return Prepared(encoding, train, val, steps)
 
 
-class AnswerTrainer(Trainer):
+class AnswerTrainer(Trainer):  # type: ignore[misc]
     """transformers' Trainer with a global batch as one item, split by a token budget inside the step.
 
     Loss, in training and evaluation, is the mean over target tokens of the whole batch or set.
@@ -140,7 +141,7 @@ class AnswerTrainer(Trainer):
             f"{metric_key_prefix}_runtime": time.perf_counter() - started,
         }
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
@@ -235,8 +236,11 @@ def _train(config: FinetuneConfig, folder: Path, prepared: Prepared, resume: str
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(progress)
     started = time.perf_counter()
-    with checkpoint.disk_errors(folder), progress.bar:
-        result = trainer.train(resume_from_checkpoint=resume)
+    # under autocast PEFT's own cast would only make fp32 copies of every input
+    half = disable_input_dtype_casting(model, active=precision.name != "fp32")
+    with checkpoint.disk_errors(folder):
+        with progress.bar, half:
+            result = trainer.train(resume_from_checkpoint=resume)
         seconds = time.perf_counter() - started
         metrics = _metrics(trainer, prepared, result.training_loss, seconds)
         metrics |= {"trainable_parameters": trainable, "precision": precision.name}
