@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,7 +79,7 @@ def index(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(assets, "ASSETS", {"thing": asset})
     url = f"http://127.0.0.1:{server.server_port}/simple"
-    monkeypatch.setattr(assets, "pip_settings", lambda: assets.PipSettings((url,), True))
+    monkeypatch.setattr(assets, "pip_settings", lambda: assets.PipSettings((url,)))
     yield tmp_path / "cache" / "thing"
     server.shutdown()
 
@@ -120,7 +121,7 @@ def test_a_wrong_member_is_not_kept(index, monkeypatch):
 
 
 def test_an_unreachable_index_says_what_to_put_where(index, monkeypatch):
-    settings = assets.PipSettings(("http://127.0.0.1:9/simple",), True)
+    settings = assets.PipSettings(("http://127.0.0.1:9/simple",))
     monkeypatch.setattr(assets, "pip_settings", lambda: settings)
     with pytest.raises(UserError) as error:
         assets.fetch("thing")
@@ -136,7 +137,7 @@ def test_find_links_folders_and_file_indexes_are_looked_in(index, monkeypatch, t
         place.mkdir(parents=True)
         (place / "thing-1.0.tar.gz").write_bytes(ARCHIVE)
     for source in (str(tmp_path / "links"), (tmp_path / "index").as_uri()):
-        monkeypatch.setattr(assets, "pip_settings", lambda source=source: assets.PipSettings((source,), True))
+        monkeypatch.setattr(assets, "pip_settings", lambda source=source: assets.PipSettings((source,)))
         assert assets.fetch("thing").read_bytes() == CONTENT
         (index / "data.bin").unlink()
 
@@ -146,9 +147,17 @@ def test_unknown_asset_names_the_nearest():
         assets.lookup("cmek")
 
 
-def test_pip_settings_come_from_pip(monkeypatch):
-    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+def test_pip_settings_come_from_pip_and_the_environment_wins(monkeypatch, tmp_path):
+    file = tmp_path / "pip.conf"
+    file.write_text("[global]\nindex-url = https://file.example/simple\nproxy = http://proxy.example:3128\n")
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    assert "https://file.example/simple" in assets.pip_settings().indexes
+    monkeypatch.setenv("PIP_INDEX_URL", "https://env.example/simple")
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
-    found = assets.pip_settings().indexes
-    assert found[0] == "/wheels"
-    assert "https://mirror.example/simple" in found
+    monkeypatch.setenv("PIP_TRUSTED_HOST", "env.example")
+    found = assets.pip_settings()
+    assert found.indexes[:2] == ("/wheels", "https://env.example/simple")
+    assert "https://file.example/simple" not in found.indexes
+    assert (found.proxy, found.verify) == ("http://proxy.example:3128", False)

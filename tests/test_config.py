@@ -69,7 +69,7 @@ def test_a_false_that_is_false():
         (["--num_epochs", "many"], "num_epochs"),
         (["--precision", "fp8"], "bf16"),
         (["stray"], "unrecognized arguments: stray"),
-        (["--config", "missing.yaml"], "missing.yaml: no such file"),
+        (["--config", "missing.yaml"], "missing.yaml: No such file"),
     ],
 )
 def test_refused(arguments, said):

@@ -106,7 +106,9 @@ def test_what_a_comparison_calls_shared_is_shared(built, cleaned):
     compared = [one for one in built[1] if one.form == "comparison" and one.facts]
     assert len(compared) > 1000
     for example in compared:
-        shared, only_a, only_b = re.fullmatch("两者都可有(.+?)；.+?还可有(.+?)；.+还可有(.+?)。鉴别.*", example.answer).groups()
+        shared, only_a, only_b = re.fullmatch(
+            "两者都可有(.+?)；.+?还可有(.+?)；.+还可有(.+?)。鉴别.*", example.answer
+        ).groups()
         one, other = dict.fromkeys(subject for subject, _, _ in example.facts)
         assert set(shared.split("、")) <= symptoms[one] & symptoms[other]
         assert set(only_a.split("、")) <= symptoms[one] - symptoms[other]

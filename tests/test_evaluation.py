@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_statistics_against_hand_worked_values():
     half = 1.96 * 0.5 / math.sqrt(100)  # the normal interval of a share of a half
     assert spread.low == pytest.approx(0.5 - half, abs=0.03)
     assert spread.high == pytest.approx(0.5 + half, abs=0.03)
-    assert paired_difference("m", [1.0, 2.0], [0.5, 1.5]).value == 0.5
+    assert paired_difference("m", [1.0, 2.0], [0.5, 1.5], [1.0, 3.0]).value == 0.25
 
 
 def test_answer_nats_equal_the_models_own_loss(tiny_base, tiny_tokenizer):
@@ -88,13 +89,51 @@ def report(tmp_path, difference: Score) -> Report:
     return Report(systems, scores, [EXAMPLE], answers, "base", tmp_path)
 
 
-def test_findings_follow_the_figures(tmp_path):
-    better = findings(report(tmp_path, Score("nll_difference", -3.0, 60, -4.0, -2.0, "tuned-base")))[0]
-    worse = findings(report(tmp_path, Score("nll_difference", 3.0, 60, 2.0, 4.0, "tuned-base")))[0]
-    unsure = findings(report(tmp_path, Score("nll_difference", 0.1, 60, -1.0, 1.0, "tuned-base")))[0]
-    assert "更低（更好）" in better
-    assert "更高（更差）" in worse
-    assert "不显著" in unsure
+def nll(value, low, high):
+    return Score("nll_difference", value, 60, low, high, "tuned-base")
+
+
+@pytest.mark.parametrize(
+    ("score", "said", "unsaid"),
+    [
+        (nll(-3.0, -4.0, -2.0), "更低（更好），学到了", "更差"),
+        (nll(3.0, 2.0, 4.0), "更高（更差）", "学到了"),
+        (nll(0.1, -1.0, 1.0), "不显著", "学到了"),
+    ],
+)
+def test_what_is_said_of_the_loss_follows_it(tmp_path, score, said, unsaid):
+    line = findings(report(tmp_path, score))[0]
+    assert said in line
+    assert unsaid not in line
+
+
+def test_what_is_said_of_recall_follows_it(tmp_path):
+    weak = report(tmp_path, nll(-3.0, -4.0, -2.0))
+    assert any("内容不可信" in line for line in findings(weak))
+    assert any("不低于微调后" in line for line in findings(weak))
+    strong = replace(
+        weak,
+        scores=[
+            Score("recall_difference", -0.5, 60, -0.6, -0.4, "tuned_facts-base_facts_3"),
+            Score("fact_recall", 0.7, 60, 0.6, 0.8, "tuned"),
+            Score("fact_recall", 0.2, 60, 0.1, 0.3, "tuned_facts"),
+            Score("fact_recall", 0.1, 60, 0.0, 0.2, "lookup"),
+        ],
+    )
+    said = "".join(findings(strong))
+    assert "不知道没学过" not in said
+    assert "微调后更低" in said
+    assert "低于微调后" in said
+    assert "不低于" not in said
+
+
+def test_the_reports_own_questions_come_with_facts():
+    from xinglin.evaluation.questions import report_questions
+    from xinglin.knowledge.graph import load_cmekg
+
+    first, second = report_questions(load_cmekg())
+    assert "心脏扩大" in first.question.input
+    assert {"麻风", "小儿支气管哮喘"} <= {line.partition("的")[0] for line in second.question.input.splitlines()}
 
 
 def test_the_report_is_whole_and_escapes_what_models_say(tmp_path):

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import RECORDS, run_script
 
 from xinglin.errors import UserError
@@ -160,6 +161,9 @@ def complaints(tmp_path, tiny_base, data_file):
         ({"--resume_from_checkpoint": "nowhere"}, "not a checkpoint folder"),
         ({"--report_to": "wandb", "--wandb_run_name": "x"}, "report_to wandb: "),
         ({"--learning_rate": "0"}, "learning_rate must be above 0"),
+        ({"--batch_size": "0"}, "batch_size must be above 0"),
+        ({"--num_epochs": "inf"}, "num_epochs must be above 0"),
+        ({"--lora_dropout": "1.5"}, "lora_dropout must be at least 0 and below 1"),
     ]
     return [({**good, **change}, said) for change, said in cases]
 
@@ -268,13 +272,84 @@ def test_micro_batches_do_not_change_the_result(tmp_path, tiny_base, data_file):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_resume_goes_on_where_the_run_stopped(tmp_path, tiny_base, data_file):
+def test_resume_goes_on_where_the_run_stopped(tmp_path, tiny_base, data_file, monkeypatch):
+    from safetensors.torch import load_file
+
+    from xinglin.tuning import progress
     from xinglin.tuning.train import finetune
 
-    whole = finetune(config(tiny_base, data_file, tmp_path / "whole", num_epochs=4))
-    finetune(config(tiny_base, data_file, tmp_path / "part", num_epochs=4))
-    last = max((tmp_path / "part").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    resumed = finetune(config(tiny_base, data_file, tmp_path / "part", num_epochs=4, resume_from_checkpoint="True"))
-    assert last.is_dir()
-    assert resumed["steps"] == whole["steps"]
-    assert resumed["eval_loss"] == pytest.approx(whole["eval_loss"], rel=1e-6)
+    options = {"num_epochs": 4, "learning_rate": 1e-2}
+    whole = finetune(config(tiny_base, data_file, tmp_path / "whole", **options))
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 5:  # in the third epoch; the last checkpoint is that of step 4
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(progress.ProgressBar, "on_step_end", stop)
+        finetune(config(tiny_base, data_file, tmp_path / "part", **options))
+    assert not (tmp_path / "part" / "metrics.json").exists()
+    resumed = finetune(config(tiny_base, data_file, tmp_path / "part", **options, resume_from_checkpoint="True"))
+    assert (resumed["steps"], resumed["train_loss"]) == (whole["steps"], pytest.approx(whole["train_loss"], rel=1e-6))
+    assert resumed["tokens"] == whole["tokens"] // 2
+    one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "part"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_broken_base_gets_one_line(tmp_path, tiny_base, data_file, capsys):
+    from xinglin.cli import main
+
+    for name, content in (("model.safetensors", b"\x10"), ("tokenizer.json", b"{")):
+        base = tmp_path / name.replace(".", "_")
+        shutil.copytree(tiny_base, base)
+        (base / name).write_bytes(content)
+        arguments = ["--base_model", base, "--data_path", data_file, "--output_dir", tmp_path / "out"]
+        assert main(["finetune", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err.strip().splitlines()
+        assert error[-1].startswith("error: ")
+        assert str(base) in error[-1]
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_that_changes_nothing_is_refused(tmp_path, run, tiny_base, capsys):
+    from safetensors.torch import load_file, save_file
+
+    from xinglin.cli import main
+
+    dead = tmp_path / "dead"
+    shutil.copytree(run[0] / "lora-llama-med-e1", dead)
+    weights = load_file(dead / "adapter_model.safetensors")
+    assert any(weight.any() for name, weight in weights.items() if "lora_B" in name)  # the one step did something
+    prefixed = {f"_orig_mod.{name}": weight for name, weight in weights.items()}
+    save_file(prefixed, dead / "adapter_model.safetensors")
+    assert main(["infer", "--base_model", str(tiny_base), "--lora_weights", str(dead)]) == 2
+    assert "changes nothing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_reports_command_on_the_default_base_fits_in_8_gb(tmp_path):
+    """The report's command as written, the default model's folder under the name llama-7b-hf, 64 built records."""
+    import subprocess
+    import sys
+
+    from conftest import ROOT
+
+    from xinglin.backbone import asset_path
+
+    (tmp_path / "llama-7b-hf").symlink_to(asset_path("smollm2-135m"))
+    built = tmp_path / "all.json"
+    subprocess.run([sys.executable, "-m", "xinglin", "data", "build", "--output_path", built], check=True, cwd=ROOT)
+    (tmp_path / "data").mkdir()
+    rows = json.loads(built.read_text("utf-8"))[:64]
+    (tmp_path / "data" / "llama_data.json").write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    done = run_script(
+        "finetune.py",
+        *("--base_model", "llama-7b-hf", "--data_path", "./data/llama_data.json"),
+        *("--output_dir", "./lora-llama-med-e1", "--prompt_template_name", "med_template"),
+        *("--micro_batch_size", "128", "--batch_size", "128", "--wandb_run_name", "e1", "--num_epochs", "1"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "lora-llama-med-e1" / "metrics.json").read_text())
+    assert metrics["peak_memory_mb"] < 8000
+    assert metrics["trainable_parameters"] == 2_442_240

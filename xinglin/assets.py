@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urljoin, urlparse
 from urllib.request import url2pathname
 
 import requests
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from xinglin.errors import UserError, nearest
@@ -163,9 +165,7 @@ def _download(asset: Asset, archive: Path) -> None:
                 continue
             _stream(url, archive, asset, settings)
             return
-        except (requests.RequestException, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, requests.RequestException) and error.errno == 28:
-                raise
+        except (requests.RequestException, ValueError, KeyError) as error:  # unreachable, or no package index
             problems.append(f"{_host(index)}: {type(error).__name__}")
     raise UserError(
         f"cannot fetch {asset.archive} ({'; '.join(problems)}). Set pip's index-url to a mirror you can reach, "
@@ -179,27 +179,38 @@ def _host(url: str) -> str:
 
 @dataclass(frozen=True)
 class PipSettings:
-    """What pip would use: package indexes and find-links in order, and the certificate bundle."""
+    """What pip would use: find-links and package indexes in order, and how to reach them."""
 
     indexes: tuple[str, ...]
-    verify: str | bool
+    verify: str | bool = True
+    proxy: str = ""
+
+    def get(self, url: str, **options: Any) -> requests.Response:
+        """GET a page or file the way pip would."""
+        proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
+        return requests.get(url, timeout=(10, 60), verify=self.verify, proxies=proxies, **options)
 
 
 def pip_settings() -> PipSettings:
     """Read pip's own configuration (files and environment) through its command."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    values: dict[str, str] = {}
+    sections: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
     for line in listed.splitlines():
         key, _, value = line.partition("=")
         section, _, option = key.rpartition(".")
-        if section in ("global", "download", ":env:") and value:
-            values[option] = str(ast.literal_eval(value))
+        if section in sections and value:
+            sections[section][option] = str(ast.literal_eval(value))
     if not listed:  # no pip in this environment: its environment variables still count
-        values = {key[4:].lower().replace("_", "-"): value for key, value in os.environ.items() if key[:4] == "PIP_"}
-    links = values.get("find-links", "").split()
+        named = {key[4:].lower().replace("_", "-"): value for key, value in os.environ.items() if key[:4] == "PIP_"}
+        sections[":env:"] = named
+    values = sections["global"] | sections["download"] | sections[":env:"]  # the later wins, as in pip
     indexes = [values.get("index-url") or _default_index(), *values.get("extra-index-url", "").split()]
-    return PipSettings(tuple(links + [url for url in indexes if url]), values.get("cert") or True)
+    hosts = {urlparse(url).hostname for url in indexes}
+    trusted = {host.partition(":")[0] for host in values.get("trusted-host", "").split()}
+    verify: str | bool = False if trusted & hosts else values.get("cert") or True
+    links = values.get("find-links", "").split()
+    return PipSettings(tuple(links + [url for url in indexes if url]), verify, values.get("proxy", ""))
 
 
 def _default_index() -> str:
@@ -219,7 +230,7 @@ def _find(index: str, asset: Asset, settings: PipSettings) -> str | None:
         return next((place.as_uri() for place in places if place.is_file()), None)
     page = f"{index.rstrip('/')}/{re.sub(r'[-_.]+', '-', asset.project).lower()}/"
     accept = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
-    answer = requests.get(page, headers={"Accept": accept}, timeout=(10, 60), verify=settings.verify)
+    answer = settings.get(page, headers={"Accept": accept})
     if answer.status_code == 404:
         return None
     answer.raise_for_status()
@@ -266,13 +277,16 @@ def _stream(url: str, archive: Path, asset: Asset, settings: PipSettings) -> Non
 
 def _resume(url: str, part: Path, have: int, settings: PipSettings) -> None:
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
-    with requests.get(url, headers=headers, stream=True, timeout=(10, 60), verify=settings.verify) as answer:
+    with settings.get(url, headers=headers, stream=True) as answer:
         answer.raise_for_status()
         resumed = answer.status_code == 206
         done = have if resumed else 0
         total = done + int(answer.headers.get("Content-Length", 0))
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with open(part, "ab" if resumed else "wb") as file, Progress(*columns) as progress:
+        with (
+            open(part, "ab" if resumed else "wb") as file,
+            Progress(*columns, console=Console(stderr=True)) as progress,
+        ):
             task = progress.add_task(part.stem, total=total or None, completed=done)
             for chunk in answer.iter_content(1 << 18):
                 file.write(chunk)

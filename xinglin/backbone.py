@@ -3,7 +3,6 @@
 xinglin assets path smollm2-135m        the default base as a ready-to-load folder
 """
 
-import json
 import logging
 import os
 import shutil
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from xinglin import assets
-from xinglin.errors import UserError, nearest
+from xinglin.errors import UserError, nearest, one_line
 
 log = logging.getLogger(__name__)
 transformers_logging.set_verbosity_error()
@@ -75,7 +74,7 @@ def find_base(name: str) -> str:
         return str(path)
     if name in assets.ASSETS:
         return str(asset_path(name))
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir():
         return name  # a hub id; from_pretrained says whether the hub has it
     beside = [file.parent.name for file in path.parent.glob("*/config.json")] if path.parent.is_dir() else []
     raise UserError(
@@ -131,9 +130,8 @@ def load_base(name: str, precision: Precision, attention: str = "sdpa") -> Any:
     found = find_base(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(found, dtype=precision.dtype, attn_implementation=attention)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"base_model {name!r} cannot be loaded: {reason}") from None
+    except Exception as error:  # a broken file may raise nearly anything
+        raise UserError(f"base_model {name!r} cannot be loaded: {one_line(error)}") from None
     model.config.use_cache = False
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -67,8 +67,11 @@ def _check_files(arguments: list[str], prog: str) -> None:
         if argument.partition("=")[0] == "--config":
             rest = arguments[place + 1] if place + 1 < len(arguments) else ""
             path = argument.partition("=")[2] or rest
-            if not Path(path).is_file():
-                raise UserError(f"{prog}: --config {path}: no such file")
+            try:
+                Path(path).read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                raise UserError(f"{prog}: --config {path}: {reason}") from None
 
 
 def _one_line(message: str) -> str:

@@ -6,13 +6,14 @@ xinglin demo --base_model PATH
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from xinglin.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -57,38 +58,40 @@ def demo(config: DemoConfig) -> None:
     everything = folder / "data" / "llama_data.json"
     sample = folder / "data" / "demo.json"
     adapter = folder / "adapter"
+    if config.num_records < 30 or not 1 <= config.num_questions <= DataBuild.num_eval:
+        raise UserError(f"demo needs num_records >= 30 and 1 <= num_questions <= {DataBuild.num_eval}")
+    asking = CompareConfig(
+        base_model=config.base_model,
+        lora_weights=str(adapter),
+        records_path=str(records_path(everything)),
+        output_dir=str(folder),
+        num_questions=config.num_questions,
+    )
     with _stage(1, "知识图谱与基座（首次运行从包索引下载）· knowledge graph and base"):
-        base = find_base(config.base_model)
+        find_base(config.base_model)
         log.info("      %d subjects; base %s", len(load_cmekg()), config.base_model)
     with _stage(2, "构建指令数据 · instruction data"):
         build(DataBuild(output_path=str(everything)))
         _take(everything, sample, config.num_records)
     with _stage(3, "LoRA 微调 · fine-tuning"):
-        shutil.rmtree(adapter, ignore_errors=True)
         finetune(
             FinetuneConfig(
-                base_model=base,
+                base_model=config.base_model,
                 data_path=str(sample),
                 output_dir=str(adapter),
                 num_epochs=1,
-                batch_size=8,
-                micro_batch_size=8,
+                batch_size=4,
+                micro_batch_size=4,
                 learning_rate=1e-3,
                 lora_r=16,
                 lora_alpha=32,
+                warmup_ratio=0.03,
                 val_set_size=20,
+                overwrite_output_dir=True,
             )
         )
     with _stage(4, "推理与对比 · answers and comparison"):
-        report = compare(
-            CompareConfig(
-                base_model=base,
-                lora_weights=str(adapter),
-                records_path=str(records_path(everything)),
-                output_dir=str(folder),
-                num_questions=config.num_questions,
-            )
-        )
+        report = compare(asking)
     _tell(report, folder)
 
 

@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def one_line(error: BaseException, length: int = 300) -> str:
+    """A library's error, however long, as part of one line."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'X'?` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

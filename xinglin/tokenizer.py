@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xinglin.errors import UserError
+from xinglin.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
     try:
         inner = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: no usable tokenizer ({reason})") from None
+    except Exception as error:  # a broken file may raise nearly anything
+        raise UserError(f"{folder}: no usable tokenizer ({one_line(error)})") from None
     return wrap(inner, str(folder))

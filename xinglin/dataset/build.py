@@ -28,6 +28,7 @@ from xinglin.dataset.forms import (
     comparable,
     compared,
     single,
+    urgent,
 )
 from xinglin.dataset.split import held_out
 from xinglin.errors import UserError
@@ -117,7 +118,7 @@ class Builder:
             shown, facts = self._extras(subject, topic, certain=True), []
             if form == "comparison":  # one of the two is there, the other is what is missing
                 shown += [line for line in lines if line.about == subject[0].name]
-            answer = ABSTAIN.format(d=subject[-1].name, topic=TOPIC_WORDS[topic])
+            answer = ABSTAIN.format(d=subject[-1].name, topic=TOPIC_WORDS[topic]) + urgent(subject[-1].name)
         self.rng.shuffle(shown)
         turns = (Turn("user", question, "\n".join(line.text for line in shown)), Turn("assistant", answer))
         key = f"{form}/{'/'.join(disease.name for disease in subject)}/{question}"
@@ -233,9 +234,13 @@ def records_path(output_path: str | Path) -> Path:
 
 def build(config: DataBuild) -> list[Example]:
     """Build the data and write the three files; each appears whole or not at all."""
+    output = Path(config.output_path)
+    if output.is_dir():
+        raise UserError(
+            f"output_path {config.output_path!r} is a folder; give a file, e.g. {output / 'llama_data.json'}"
+        )
     cleaned = clean(load_cmekg().of_type("disease"))
     examples = build_examples(cleaned, config)
-    output = Path(config.output_path)
     write_jsonl(records_path(output), examples)
     with atomic_write(output) as file:
         rows = [json.dumps(to_alpaca(one), ensure_ascii=False) for one in examples if one.split == "train"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from xinglin.knowledge.graph import Subject
 from xinglin.knowledge.link import normalize
-from xinglin.knowledge.policy import ANSWERABLE, excluded
+from xinglin.knowledge.policy import ANSWERABLE, PROCEDURE, RED_FLAGS, WRONG_FACTS, excluded
 
 _FRAGMENT = re.compile(
     "^(甚至|也可|可|以|并|如|其|及|或|和|与|有时|严重|部分|少数|多数|多|常|因|由|但|而|伴|后期|早期|晚期|形成|极|易)"
@@ -43,7 +43,7 @@ class Disease:
     """A disease with what may be said of it.
 
     Attributes:
-        objects: topic → objects, the most telling first (support in the whole graph, then name).
+        objects: topic → objects: red flags first, then by support in the whole graph, then by name.
         predicate: (topic, object) → the graph's predicate that states it.
         raw_symptoms: everything the graph lists, before any filter; tells close relatives apart from others.
     """
@@ -106,7 +106,8 @@ def clean(subjects: list[Subject]) -> Cleaned:
             support[topic].update(objects.keys())
         raw.append((subject, found))
     for subject, found in raw:
-        if excluded(subject.name) or not 2 <= len(subject.name) <= 14 or _PUNCTUATION.search(subject.name):
+        odd = not 2 <= len(subject.name) <= 14 or _PUNCTUATION.search(subject.name)
+        if odd or excluded(subject.name) or PROCEDURE.search(subject.name):
             result.dropped["subject name"] += 1
             continue
         disease = _disease(subject, found, support, result.dropped)
@@ -122,6 +123,8 @@ def _usable(subject: Subject, topic: str, dropped: Counter[str]) -> dict[str, st
         for text in subject.facts.get(predicate, ()):
             for part in map(normalize, _split(topic, text)):
                 rule = reject(topic, part) or ("names the disease" if part in subject.name else None)
+                if (subject.name, predicate, part) in WRONG_FACTS:
+                    rule = "known to be wrong"
                 if rule:
                     dropped[rule] += 1
                 else:
@@ -136,7 +139,7 @@ def _disease(
     predicate: dict[tuple[str, str], str] = {}
     for topic, candidates in found.items():
         known = [one for one in candidates if support[topic][one] >= _SUPPORT[topic]]
-        kept = sorted(_without_substrings(known), key=lambda one: (-support[topic][one], one))
+        kept = sorted(_without_substrings(known), key=lambda one: (one not in RED_FLAGS, -support[topic][one], one))
         dropped["rare"] += len(candidates) - len(known)
         dropped["substring of a sibling"] += len(known) - len(kept)
         if kept:

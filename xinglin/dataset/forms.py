@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 
 from xinglin.dataset.clean import Disease
+from xinglin.knowledge.policy import EMERGENCY
 
 MAX_OBJECTS = 5
 SHARED, OWN = 3, 2
@@ -127,7 +128,7 @@ FORMS: dict[str, Form] = {
             "帮我看看{d}有啥并发症。",
         ),
         ("{d}要是不管它，还会牵连出什么毛病？", "{d}的病人要提防接下来出现哪些问题？", "{d}会不会连带别的病，是哪些？"),
-        ("{d}可能并发{o}，请按时复查。", "{d}的并发症有{o}，请按时复查。"),
+        ("{d}可能并发{o}，请尽早就医。", "{d}的并发症有{o}，请及时就医。"),
     ),
 }
 
@@ -163,6 +164,7 @@ LEADS = (
 LEAD_SHARE = 0.35
 TRAIN_PHRASINGS = frozenset(COMPARISON_TRAIN).union(*(form.train for form in FORMS.values()))
 COMPARISON_ANSWER = "两者都可有{shared}；{a}还可有{only_a}；{b}还可有{only_b}。鉴别需医生检查。"
+URGENT = "急症请立即拨打120。"
 ABSTAIN = "资料中没有提到{d}的{topic}，不能据此回答，请咨询医生。"
 
 
@@ -219,6 +221,11 @@ def listed(lines: list[Line]) -> tuple[list[str], bool]:
     return objects, any(line.more for line in lines)
 
 
+def urgent(name: str) -> str:
+    """What ends an answer about a disease that cannot wait, empty for the others."""
+    return URGENT if EMERGENCY.search(name) else ""
+
+
 def _ask(rng: random.Random, phrasings: tuple[str, ...], **names: str) -> str:
     """One phrasing, sometimes with a few words before it, as people write."""
     lead = rng.choice(LEADS) if rng.random() < LEAD_SHARE and phrasings[0] in TRAIN_PHRASINGS else ""
@@ -229,7 +236,7 @@ def single(form: Form, disease: Disease, rng: random.Random, phrasings: tuple[st
     """(question, answer, lines the answer stands on) of a one-disease form."""
     lines = choose(disease, form.topic, rng)
     question = _ask(rng, phrasings, d=disease.name)
-    answer = rng.choice(form.answers).format(d=disease.name, o=join(*listed(lines)))
+    answer = rng.choice(form.answers).format(d=disease.name, o=join(*listed(lines))) + urgent(disease.name)
     return question, answer, lines
 
 
@@ -261,4 +268,4 @@ def compared(
     answer = COMPARISON_ANSWER.format(
         a=one.name, b=other.name, **dict(zip(("shared", "only_a", "only_b"), map(join_line, lines), strict=True))
     )
-    return _ask(rng, phrasings, a=one.name, b=other.name), answer, lines
+    return _ask(rng, phrasings, a=one.name, b=other.name), answer + urgent(both), lines

@@ -55,9 +55,9 @@ def similar_pairs(sets: dict[str, tuple[str, ...]], threshold: float = _JACCARD)
     Exact, by prefix filtering: two such sets share one of their rarest few elements.
     Source: Chaudhuri, Ganti, Kaushik, "A Primitive Operator for Similarity Joins", ICDE 2006.
     """
-    count = Counter(item for items in sets.values() for item in items)
-    index: dict[str, list[str]] = defaultdict(list)
     members = {name: frozenset(items) for name, items in sets.items()}
+    count = Counter(item for items in members.values() for item in items)
+    index: dict[str, list[str]] = defaultdict(list)
     pairs = []
     for name, items in members.items():
         ordered = sorted(items, key=lambda item: (count[item], item))

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import track
 
 from xinglin.backbone import choose_precision
 from xinglin.dataset.clean import Cleaned, clean, reject
+from xinglin.errors import UserError
 from xinglin.evaluation.controls import lookup, with_turns_before, worked_examples
 from xinglin.evaluation.metrics import FactCheck, answer_nats, check_facts
 from xinglin.evaluation.options import CompareConfig
 from xinglin.evaluation.questions import report_questions, unseen_questions, without_knowledge
 from xinglin.evaluation.report import Report, write_report
 from xinglin.evaluation.statistics import mean_score, paired_difference, ratio_score
-from xinglin.inference.engine import Engine, Generation, load_engine
+from xinglin.inference.engine import Engine, Generation, load_engine, require_adapter
 from xinglin.knowledge.graph import Subject, load_cmekg
 from xinglin.knowledge.link import Linker, normalize
 from xinglin.records import Example, Prediction, Score, read_examples, write_jsonl
@@ -69,6 +71,13 @@ def make_linker(cleaned: Cleaned, raw: Sequence[Subject]) -> Linker:
     return Linker(terms, [*words, *(subject.name for subject in raw)])
 
 
+def check(config: CompareConfig) -> None:
+    """Refuse numbers that cannot work, before anything is asked."""
+    for name in ("num_questions", "max_new_tokens", "batch_size"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Ask every system the same questions, score the answers, write the report.
 
@@ -78,6 +87,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     Raises:
         UserError: files or adapter missing, or too few questions.
     """
+    check(config)
+    require_adapter(config.lora_weights)
     records = read_examples(config.records_path)
     graph = load_cmekg()
     shots = worked_examples([one for one in records if one.split == "train"], config.seed)
@@ -141,7 +152,7 @@ def _template_of(config: CompareConfig) -> str:
 
 def _answers(engine: Engine, examples: list[Example], config: CompareConfig, label: str) -> dict[str, Prediction]:
     made = engine.answer(examples, Generation(config.max_new_tokens), config.batch_size)
-    return {one.id: one for one in track(made, label, total=len(examples))}
+    return {one.id: one for one in track(made, label, total=len(examples), console=Console(stderr=True))}
 
 
 def _scores(
@@ -165,15 +176,8 @@ def _scores(
             value for value, example in zip(recall["tuned_facts"], asked.unseen, strict=True) if example.form == form
         ]
         scores.append(mean_score("fact_recall", chosen, label=f"tuned_facts/{form}"))
-    per_character = {
-        system: [n / c for n, c in zip(values, characters, strict=True)] for system, values in nats.items()
-    }
-    scores.append(
-        paired_difference("nll_difference", per_character["tuned"], per_character["base"], label="tuned-base")
-    )
-    scores.append(
-        paired_difference(
-            "recall_difference", recall["tuned_facts"], recall["base_facts_3"], label="tuned_facts-base_facts_3"
-        )
-    )
+    scores.append(paired_difference("nll_difference", nats["tuned"], nats["base"], characters, label="tuned-base"))
+    ones = [1.0] * len(characters)
+    ours, theirs = recall["tuned_facts"], recall["base_facts_3"]
+    scores.append(paired_difference("recall_difference", ours, theirs, ones, label="tuned_facts-base_facts_3"))
     return scores

@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from xinglin.errors import UserError
 from xinglin.records import Example, Turn
 
 _TOPIC_CUES = (
@@ -45,7 +46,10 @@ def worked_examples(records: Sequence[Example], seed: int) -> tuple[Turn, ...]:
     rng = random.Random(seed)
     turns: tuple[Turn, ...] = ()
     for form in ("symptoms", "department", "comparison"):
-        turns += rng.choice([one for one in records if one.form == form and one.knowledge == "facts"]).turns
+        solved = [one for one in records if one.form == form and one.knowledge == "facts"]
+        if not solved:
+            raise UserError(f"the records hold no training record of form {form} with facts to show as an example")
+        turns += rng.choice(solved).turns
     return turns
 
 

@@ -1,7 +1,7 @@
 """What an answer is worth against the facts it was to state, and how surprised a model is by a reference answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,8 +28,9 @@ class FactCheck:
 
     @property
     def recall(self) -> float:
-        """Share of the expected objects that the answer mentions."""
-        return len(self.stated) / (len(self.stated) + len(self.missed))
+        """Share of the expected objects that the answer mentions; 1 when the question named them all."""
+        expected = len(self.stated) + len(self.missed)
+        return len(self.stated) / expected if expected else 1.0
 
     @property
     def precision(self) -> float:
@@ -41,7 +42,8 @@ class FactCheck:
 def check_facts(answer: str, example: Example, linker: Linker) -> FactCheck:
     """Find the expected objects, and others, in an answer; what the question itself names does not count."""
     given = set(linker.mentions(example.question.content)) | {normalize(subject) for subject, _, _ in example.facts}
-    expected = list(dict.fromkeys(normalize(object_) for _, _, object_ in example.facts))
+    named = (normalize(object_) for _, _, object_ in example.facts)
+    expected = [one for one in dict.fromkeys(named) if one not in given]
     found = [term for term in linker.mentions(answer) if term not in given]
     return FactCheck(
         stated=tuple(one for one in expected if one in found),
@@ -56,7 +58,8 @@ def answer_nats(model: Any, examples: Sequence[Example], encoding: Encoding, *, 
 
     Divide by the answer's characters for NLL per character, which tokenizers can be compared by.
     """
-    rows = [encoding.row(example) for example in examples]
+    whole = replace(encoding, cutoff_len=1 << 20)  # a cut answer would look less surprising than it is
+    rows = [whole.row(example) for example in examples]
     total = dict.fromkeys((row.id for row in rows), 0.0)
     for group in micro_batches(rows, 16, max_tokens):
         losses_N, row_N = token_losses(model, collate(group, encoding.tokenizer.pad_id, model.device))

@@ -93,34 +93,64 @@ def _verdict(score: Score | None, better: str, worse: str) -> str:
 
 
 def findings(report: Report) -> list[str]:
-    """What the figures show, and what they do not, in words that follow the figures."""
+    """What the figures show, and what they do not; every conclusion is drawn only where its figure bears it."""
+    return [*_on_form(report), *_on_facts(report), _on_memory(report), *_on_controls(report), _LIMIT]
+
+
+_LIMIT = "“事实”以知识图谱 cMeKG 为准。图谱不完整，也有错；召回高不等于医学上正确。"
+
+
+def _on_form(report: Report) -> list[str]:
     nll = report.score("nll_difference", "tuned-base")
+    verdict = _verdict(nll, "微调后更高（更差）", "微调后更低（更好），学到了答题的形式和用语")
+    return [f"不给资料时，参考答案的 NLL/字：微调后减基座 {_figure(nll, 3)}——{verdict}。"]
+
+
+def _on_facts(report: Report) -> list[str]:
     recall = report.score("recall_difference", "tuned_facts-base_facts_3")
-    closed, grounded = report.score("fact_recall", "tuned"), report.score("fact_recall", "tuned_facts")
-    table = report.score("fact_recall", "lookup")
     by_form = [
         f"{_FORMS.get(one.slice.split('/')[1], one.slice)} {one.value:.2f}（n={one.n}）"
         for one in report.scores
         if one.metric == "fact_recall" and "/" in one.slice
     ]
     return [
-        f"不给资料时，参考答案的 NLL/字：微调后减基座 {_figure(nll, 3)}——"
-        f"{_verdict(nll, '微调后更高（更差）', '微调后更低（更好）')}。说明学到了答题的形式和用语。",
-        f"给资料时的事实召回：微调后减“基座 + 资料 + 三个示例” {_figure(recall)}——"
-        f"{_verdict(recall, '微调后更高', '微调后更低')}。分题型：{'、'.join(by_form)}。",
-        f"不给资料时微调后的事实召回只有 {_figure(closed)}：它没有记住、也推不出没学过的疾病的事实。"
-        "不给资料的回答看上去通顺，内容不可信。",
-        f"不用模型的查表召回 {_figure(table)}（微调后 + 资料 {_figure(grounded)}）："
-        "资料摆在面前时，照抄并不难；这张表证明的是模型会用资料，不证明它懂医学。",
-        "“事实”以知识图谱 cMeKG 为准。图谱不完整，也有错；召回高不等于医学上正确。",
+        f"给资料时的事实召回：微调后 {_figure(report.score('fact_recall', 'tuned_facts'))}；"
+        f"减去“基座 + 资料 + 三个示例”得 {_figure(recall)}——{_verdict(recall, '微调后更高', '微调后更低')}。"
+        f"分题型：{'、'.join(by_form)}。"
     ]
+
+
+def _on_memory(report: Report) -> str:
+    closed = report.score("fact_recall", "tuned")
+    if closed is not None and closed.high < _UNUSABLE:
+        return (
+            f"不给资料时微调后的事实召回只有 {_figure(closed)}：它不知道没学过的疾病的事实。"
+            "不给资料的回答看上去通顺，内容不可信。"
+        )
+    return f"不给资料时微调后的事实召回 {_figure(closed)}；没有资料作依据的回答，内容须逐条核对。"
+
+
+def _on_controls(report: Report) -> list[str]:
+    table, tuned = report.score("fact_recall", "lookup"), report.score("fact_recall", "tuned_facts")
+    if table is None or tuned is None:
+        return []
+    better = "不低于" if table.value >= tuned.value else "低于"
+    return [
+        f"不用模型的查表召回 {_figure(table)}，{better}微调后 + 资料 {_figure(tuned)}："
+        "照抄摆在面前的资料不需要懂医学，这些数字也不证明模型懂医学。"
+    ]
+
+
+_UNUSABLE = 0.3
+"""Recall below which closed-book answers are called what they are."""
 
 
 def _setting(report: Report) -> list[str]:
     metrics = report.metrics()
     lines = [
-        f"基座：{Path(report.base).name}；适配器：{report.adapter.name}。",
-        f"提问：{report.asked} 个问题，疾病均未参与训练，问法训练中未出现；资料的顺序打乱，并混入另一种疾病的资料。",
+        f"基座：{Path(report.base).name}；所有系统用同一个提示模板，基座自带的对话模板没有用上。",
+        f"提问：{report.asked} 个问题，疾病与问法都取自留出的部分（适配器须由同一次构建的训练数据得来，才算没见过）；"
+        "资料的顺序打乱，并混入另一种疾病的资料。",
         "方括号内为 95 % 置信区间（按问题重抽样 2,000 次；全 0 或全 1 时用三分之法则）。",
     ]
     if metrics:

@@ -39,6 +39,8 @@ def mean_score(metric: str, values: Sequence[float], *, label: str = "", seed: i
     return score
 
 
-def paired_difference(metric: str, ours: Sequence[float], theirs: Sequence[float], *, label: str = "") -> Score:
-    """Mean of ours − theirs on the same questions, with its 95 % interval."""
-    return ratio_score(metric, [a - b for a, b in zip(ours, theirs, strict=True)], [1.0] * len(ours), label=label)
+def paired_difference(
+    metric: str, ours: Sequence[float], theirs: Sequence[float], wholes: Sequence[float], *, label: str = ""
+) -> Score:
+    """(sum(ours) − sum(theirs)) / sum(wholes) on the same questions, with its 95 % interval."""
+    return ratio_score(metric, [a - b for a, b in zip(ours, theirs, strict=True)], wholes, label=label)

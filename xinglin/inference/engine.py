@@ -14,7 +14,7 @@ from transformers import DynamicCache, TextIteratorStreamer
 
 from xinglin.backbone import Precision, find_base, load_base
 from xinglin.dataset.encode import Encoding
-from xinglin.errors import UserError
+from xinglin.errors import UserError, one_line
 from xinglin.prompts import PromptTemplate, load_template
 from xinglin.records import Example, Prediction
 from xinglin.tokenizer import load_tokenizer
@@ -64,10 +64,21 @@ class Engine:
         """The answer to one example, in pieces as they are made."""
         streamer = TextIteratorStreamer(self.encoding.tokenizer.inner, skip_prompt=True, skip_special_tokens=True)
         ids_BT = torch.tensor([self.encoding.prompt(_question(example))], device=self.model.device)
-        work = Thread(target=self._run, args=(ids_BT, torch.ones_like(ids_BT), generation, streamer), daemon=True)
-        work.start()
+        failures: list[Exception] = []
+
+        def work() -> None:
+            try:
+                self._run(ids_BT, torch.ones_like(ids_BT), generation, streamer)
+            except Exception as error:
+                failures.append(error)
+                streamer.end()  # else the reader below waits for ever
+
+        thread = Thread(target=work, daemon=True)
+        thread.start()
         yield from streamer
-        work.join()
+        thread.join()
+        if failures:
+            raise failures[0]
 
     def _prediction(
         self, example: Example, generation: Generation, text: str, reason: str, seconds: float
@@ -156,6 +167,16 @@ def _question(example: Example) -> tuple[Any, ...]:
     return example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
 
 
+def require_adapter(folder: str) -> None:
+    """Refuse a folder that holds no adapter.
+
+    Raises:
+        UserError: it has no adapter_config.json.
+    """
+    if not folder or not (Path(folder) / "adapter_config.json").is_file():
+        raise UserError(f"lora_weights {folder!r}: no adapter_config.json there; give the folder that finetune wrote")
+
+
 def load_engine(base_model: str, adapter: str, template: str, precision: Precision) -> Engine:
     """Load a base and, unless `adapter` is empty, put the adapter on.
 
@@ -165,8 +186,8 @@ def load_engine(base_model: str, adapter: str, template: str, precision: Precisi
     Raises:
         UserError: base or adapter missing or not fitting each other, unknown template.
     """
-    if adapter and not (Path(adapter) / "adapter_config.json").is_file():
-        raise UserError(f"lora_weights {adapter!r}: no adapter_config.json there; give the folder that finetune wrote")
+    if adapter:
+        require_adapter(adapter)
     chosen = _template(template, adapter)
     found = find_base(base_model)
     encoding = Encoding(load_tokenizer(found), chosen)
@@ -193,6 +214,10 @@ def _put_on(model: Any, adapter: str) -> Any:
     try:
         tuned = PeftModel.from_pretrained(model, adapter)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"lora_weights {adapter!r} does not load onto this base: {reason}") from None
+        raise UserError(f"lora_weights {adapter!r} does not load onto this base: {one_line(error)}") from None
+    updates = [weight for name, weight in tuned.named_parameters() if ".lora_B." in name]
+    if updates and not any(weight.any() for weight in updates):
+        raise UserError(
+            f"lora_weights {adapter!r}: every update is zero, so it changes nothing; is it for another base?"
+        )
     return tuned.merge_and_unload()

@@ -6,8 +6,10 @@ xinglin infer --base_model smollm2-135m --lora_weights runs/demo/adapter
 """
 
 import logging
+import os
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import track
 
 from xinglin.backbone import choose_precision
@@ -37,6 +39,8 @@ def infer(config: InferConfig) -> None:
         raise UserError("max_new_tokens and batch_size must be at least 1")
     if config.load_8bit:
         log.warning("load_8bit: 8-bit loading is not part of this version; loading in half precision")
+    if config.output_path and (Path(config.output_path).is_dir() or not _writable(Path(config.output_path))):
+        raise UserError(f"output_path {config.output_path!r}: cannot be written; give a file in a writable folder")
     questions = _questions(config)
     adapter = config.lora_weights if config.use_lora else ""
     engine = load_engine(config.base_model, adapter, config.prompt_template, choose_precision(config.precision))
@@ -45,6 +49,12 @@ def infer(config: InferConfig) -> None:
         _to_file(engine, questions, generation, config)
     else:
         _to_terminal(engine, questions, generation)
+
+
+def _writable(path: Path) -> bool:
+    """Whether a file can be put there, found out before hours of generating."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return folder.is_dir() and os.access(folder, os.W_OK)
 
 
 def _questions(config: InferConfig) -> list[Example]:
@@ -57,7 +67,10 @@ def _to_file(engine: Engine, questions: list[Example], generation: Generation, c
     made = {
         prediction.id: prediction
         for prediction in track(
-            engine.answer(questions, generation, config.batch_size), "answers", total=len(questions)
+            engine.answer(questions, generation, config.batch_size),
+            "answers",
+            total=len(questions),
+            console=Console(stderr=True),
         )
     }
     write_jsonl(Path(config.output_path), (made[example.id] for example in questions))

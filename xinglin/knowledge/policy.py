@@ -36,6 +36,30 @@ EXCLUSIONS: tuple[Exclusion, ...] = (
 )
 
 
+WRONG_FACTS = frozenset(
+    {
+        ("农药中毒性肾病", "就诊科室", "眼科"),
+        ("肿瘤溶解综合征", "相关疾病", "低钾血症"),
+        ("肝硬化", "病因", "上消化道出血"),
+    }
+)
+"""Triples of the graph that are known to be false."""
+
+PROCEDURE = re.compile("(术|插管|复苏|减肥|引产|透析|绝经|体检)$")
+"""Names among the graph's diseases that are no diseases."""
+
+RED_FLAGS = frozenset(
+    "胸痛 呼吸困难 意识障碍 意识丧失 昏迷 抽搐 惊厥 晕厥 休克 咯血 呕血 便血 偏瘫 失语 窒息 发绀 颈项强直".split()  # noqa: SIM905
+)
+"""Signs that a list never leaves behind more frequent, milder ones."""
+
+EMERGENCY = re.compile(
+    "心肌梗|心绞痛|休克|中毒|脑出血|脑梗|卒中|蛛网膜下腔|骤停|破裂|大出血|窒息|夹层|肺栓塞|持续状态|张力性气胸|昏迷|溺水|电击伤"
+    "|中暑|喉梗阻|异位妊娠|子痫|狂犬|破伤风|绞窄|穿孔|脑疝|室颤|心室颤动|急性喉炎|会厌炎|颅脑损伤|烧伤|毒蛇"
+)
+"""Diseases that cannot wait: what is said of them ends with the emergency number."""
+
+
 def excluded(text: str) -> str | None:
     """The reason why a subject or object must not be used, or None when it may."""
     return next((rule.reason for rule in EXCLUSIONS if rule.pattern.search(text)), None)

@@ -26,7 +26,6 @@ _RUN_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
     "adapter_model.bin",
-    "README.md",
     "prompt_template.json",
     "chat_template.jinja",
     "xinglin.json",
@@ -100,6 +99,12 @@ def require_room(folder: Path, need: int) -> None:
         )
 
 
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints that were written to the end (the trainer's state is written last), the oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """Turn the many ways in which libraries report a full disk into one clear line."""
@@ -108,6 +113,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left" in str(error) or shutil.disk_usage(folder).free < 1 << 20:
+            for broken in set(folder.glob("checkpoint-*")) - set(whole_checkpoints(folder)):
+                shutil.rmtree(broken, ignore_errors=True)
             raise UserError(f"{folder}: the disk is full; checkpoints already written are intact") from error
         raise
 
@@ -129,6 +136,7 @@ def staged(folder: Path) -> Iterator[Path]:
 def save_adapter(model: PeftModel, folder: Path, template: PromptTemplate, save_format: str) -> None:
     """Write the adapter and the prompt that goes with it."""
     model.save_pretrained(str(folder), safe_serialization=save_format == "safetensors")
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     template.save(folder / "prompt_template.json")
     with atomic_write(folder / "chat_template.jinja") as file:
         file.write(template.chat_template())

@@ -4,7 +4,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from xinglin.errors import UserError
+from xinglin.errors import UserError, one_line
 from xinglin.tuning.options import FinetuneConfig
 
 
@@ -34,8 +34,7 @@ def attach_lora(model: Any, config: FinetuneConfig) -> PeftModel:
         return get_peft_model(model, lora)
     except ValueError as error:
         linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if hasattr(m, "in_features")})
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"lora_target_modules: {reason} The base has: {', '.join(linear)}") from None
+        raise UserError(f"lora_target_modules: {one_line(error)} The base has: {', '.join(linear)}") from None
 
 
 def trainable_parameters(model: Any) -> int:

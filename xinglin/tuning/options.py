@@ -50,7 +50,7 @@ class FinetuneConfig:
     max_tokens_per_micro_batch: int = 0
     num_epochs: float = 10
     learning_rate: float = 3e-4
-    warmup_ratio: float = 0.03
+    warmup_ratio: float = 0.0
     cutoff_len: int = 512
     val_set_size: int | float = 0.05
     eval_steps: int = 0

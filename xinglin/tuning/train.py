@@ -6,6 +6,7 @@ xinglin finetune --base_model smollm2-135m --data_path data/llama_data.json --ou
 import dataclasses
 import logging
 import math
+import os
 import random
 import resource
 import sys
@@ -50,18 +51,27 @@ class Prepared:
 
 def _check(config: FinetuneConfig) -> None:
     """Refuse settings that cannot work, naming values that can."""
-    if config.micro_batch_size < 1 or config.batch_size % config.micro_batch_size:
+    positive = ("batch_size", "micro_batch_size", "num_epochs", "learning_rate", "lora_r", "lora_alpha")
+    for name in positive:
+        if not 0 < getattr(config, name) < math.inf:
+            raise UserError(f"{name} must be above 0, got {getattr(config, name)}")
+    for name in ("lora_dropout", "warmup_ratio"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UserError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
+    if config.batch_size % config.micro_batch_size:
         works = [n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0]
         raise UserError(
             f"batch_size {config.batch_size} is not divisible by micro_batch_size {config.micro_batch_size}; "
             f"micro_batch_size may be {', '.join(map(str, works))}"
         )
-    positive = ("num_epochs", "learning_rate", "lora_r", "lora_alpha")
-    for name in positive:
-        if getattr(config, name) <= 0:
-            raise UserError(f"{name} must be above 0, got {getattr(config, name)}")
     if config.cutoff_len < 8:
         raise UserError(f"cutoff_len must be at least 8 tokens, got {config.cutoff_len}")
+    if config.max_tokens_per_micro_batch < 0 or config.eval_steps < 0:
+        raise UserError("max_tokens_per_micro_batch and eval_steps must not be negative")
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision fp16 needs a GPU; on a CPU take bf16, fp32 or auto")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("this version trains in one process; start it without torchrun")
 
 
 def _val_count(size: int | float, total: int) -> int:
@@ -108,12 +118,14 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         budget = config.max_tokens_per_micro_batch or (8192 if torch.cuda.is_available() else 1024)
         self.limits = (config.micro_batch_size, budget)
         self.pad_id = pad_id
+        self.tokens_seen = 0  # in this session; a resumed run does not count what it did not do
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over a global batch; the gradient is that of the mean over its target tokens."""
         model.train()
         rows: list[Encoded] = inputs["rows"]
         targets = sum(row.targets for row in rows)
+        self.tokens_seen += sum(len(row.input_ids) for row in rows)
         total = torch.zeros((), device=self.args.device)
         for group in micro_batches(rows, *self.limits):
             losses_N, _ = token_losses(model, collate(group, self.pad_id, self.args.device))
@@ -154,7 +166,7 @@ def _arguments(config: FinetuneConfig, folder: Path, prepared: Prepared, precisi
         num_train_epochs=config.num_epochs,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=math.ceil(prepared.steps * config.warmup_ratio),
+        warmup_steps=math.floor(prepared.steps * config.warmup_ratio),
         adam_beta1=0.9,
         adam_beta2=0.999,
         adam_epsilon=1e-8,
@@ -182,13 +194,16 @@ def _arguments(config: FinetuneConfig, folder: Path, prepared: Prepared, precisi
     return arguments
 
 
-def _resume(config: FinetuneConfig) -> str | bool | None:
+def _resume(config: FinetuneConfig) -> str | None:
     named = {"true": True, "false": False}  # the flag takes a path too, so `True` arrives as text
     resume = named.get(str(config.resume_from_checkpoint).lower(), config.resume_from_checkpoint)
     if isinstance(resume, str) and resume and not Path(resume, "trainer_state.json").is_file():
         raise UserError(f"resume_from_checkpoint {resume!r}: not a checkpoint folder (it has no trainer_state.json)")
-    if resume is True and not any(Path(config.output_dir).glob("checkpoint-*")):
-        raise UserError(f"resume_from_checkpoint: {config.output_dir} holds no checkpoint-N folder")
+    if resume is True:
+        whole = checkpoint.whole_checkpoints(Path(config.output_dir))
+        if not whole:
+            raise UserError(f"resume_from_checkpoint: {config.output_dir} holds no whole checkpoint-N folder")
+        return str(whole[-1])
     return resume or None
 
 
@@ -212,7 +227,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         return _train(config, folder, prepared, resume)
 
 
-def _train(config: FinetuneConfig, folder: Path, prepared: Prepared, resume: str | bool | None) -> dict[str, Any]:
+def _train(config: FinetuneConfig, folder: Path, prepared: Prepared, resume: str | None) -> dict[str, Any]:
     set_seed(config.seed)
     precision = choose_precision(config.precision)
     arguments = _arguments(config, folder, prepared, precision)
@@ -240,29 +255,31 @@ def _train(config: FinetuneConfig, folder: Path, prepared: Prepared, resume: str
     half = disable_input_dtype_casting(model, active=precision.name != "fp32")
     with checkpoint.disk_errors(folder):
         with progress.bar, half:
-            result = trainer.train(resume_from_checkpoint=resume)
+            trainer.train(resume_from_checkpoint=resume)
         seconds = time.perf_counter() - started
-        metrics = _metrics(trainer, prepared, result.training_loss, seconds)
+        metrics = _metrics(trainer, prepared, seconds)
         metrics |= {"trainable_parameters": trainable, "precision": precision.name}
         return _finish(config, folder, trainer, prepared, metrics)
 
 
-def _metrics(trainer: AnswerTrainer, prepared: Prepared, train_loss: float, seconds: float) -> dict[str, Any]:
+def _metrics(trainer: AnswerTrainer, prepared: Prepared, seconds: float) -> dict[str, Any]:
+    losses = [
+        entry["loss"] for entry in trainer.state.log_history if "loss" in entry
+    ]  # of the whole run, resumed or not
     best = trainer.state.best_metric
     evaluated = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     sets = [part for part in (prepared.train, prepared.val) if part]
-    tokens = round(prepared.train.tokens * (trainer.state.epoch or 0))
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
     return {
-        "train_loss": train_loss,
+        "train_loss": sum(losses) / len(losses),
         "eval_loss": best if best is not None else (evaluated[-1] if evaluated else None),
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "train_records": len(prepared.train.rows),
         "eval_records": len(prepared.val.rows) if prepared.val else 0,
-        "tokens": tokens,
+        "tokens": trainer.tokens_seen,
         "seconds": round(seconds, 1),
-        "tokens_per_second": round(tokens / seconds, 1),
+        "tokens_per_second": round(trainer.tokens_seen / seconds, 1),
         "rows_cut": sum(part.cut for part in sets),
         "rows_left_out": sum(len(part.refused) for part in sets),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20,
