@@ -161,3 +161,10 @@ def test_pip_settings_come_from_pip_and_the_environment_wins(monkeypatch, tmp_pa
     assert found.indexes[:2] == ("/wheels", "https://env.example/simple")
     assert "https://file.example/simple" not in found.indexes
     assert (found.proxy, found.verify) == ("http://proxy.example:3128", False)
+
+
+def test_assets_path_prints_the_path_alone(index, monkeypatch, capfd):
+    from xinglin.cli import main
+
+    assert main(["assets", "path", "thing"]) == 0
+    assert capfd.readouterr().out == f"{index / 'data.bin'}\n"

@@ -49,8 +49,8 @@ def test_a_cut_row_still_ends_and_is_counted(encoding, tiny_tokenizer):
 
 
 def test_every_row_of_a_file_ends(encoding, tiny_tokenizer):
-    examples = [Example(str(n), (Turn("user", "问" * n), Turn("assistant", "答" * (60 - n)))) for n in range(1, 60)]
-    rows = encode_all(examples, Encoding(tiny_tokenizer, encoding.template, 150)).rows
+    examples = [Example(str(n), (Turn("user", "问" * n), Turn("assistant", "答" * 3 * n))) for n in range(1, 60)]
+    rows = encode_all(examples, Encoding(tiny_tokenizer, encoding.template, 90)).rows
     assert all(row.input_ids[-1] == row.labels[-1] == tiny_tokenizer.eos_id for row in rows)
     assert any(row.cut for row in rows)
     assert any(not row.cut for row in rows)

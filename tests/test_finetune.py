@@ -199,6 +199,13 @@ def config(tiny_base, data_file, out, **changes) -> FinetuneConfig:
     return replace(made, **changes)
 
 
+def test_tensorboard_gets_the_curves_when_asked(tmp_path, tiny_base, data_file):
+    from xinglin.tuning.train import finetune
+
+    finetune(config(tiny_base, data_file, tmp_path / "out", report_to="tensorboard"))
+    assert list((tmp_path / "out").rglob("events.out.tfevents*"))
+
+
 def test_a_second_run_needs_leave_to_overwrite(tmp_path, tiny_base, data_file):
     from xinglin.tuning.train import finetune
 

@@ -25,9 +25,9 @@ from urllib.parse import unquote, urljoin, urlparse
 from urllib.request import url2pathname
 
 import requests
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from xinglin.console import stderr
 from xinglin.errors import UserError, nearest
 from xinglin.records import atomic_write
 
@@ -285,7 +285,7 @@ def _resume(url: str, part: Path, have: int, settings: PipSettings) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with (
             open(part, "ab" if resumed else "wb") as file,
-            Progress(*columns, console=Console(stderr=True)) as progress,
+            Progress(*columns, console=stderr()) as progress,
         ):
             task = progress.add_task(part.stem, total=total or None, completed=done)
             for chunk in answer.iter_content(1 << 18):

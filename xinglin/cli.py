@@ -1,14 +1,13 @@
 """The command line: a name, the config it takes, and the function that does the work, imported only then."""
 
 import importlib
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xinglin.config import parse
+from xinglin.console import set_up_logging
 from xinglin.errors import UserError, nearest
 
 
@@ -44,7 +43,7 @@ COMMANDS: dict[str, Command] = {
         "xinglin.evaluation.compare:compare",
     ),
     "data build": Command(
-        "instruction data from the graph", "xinglin.dataset.build:DataBuild", "xinglin.dataset.build:build"
+        "instruction data from the graph", "xinglin.dataset.build:DataBuild", "xinglin.dataset.build:write_data"
     ),
     "kg stats": Command(
         "count the graph's subjects and triples",
@@ -102,15 +101,6 @@ def _run(arguments: Sequence[str]) -> None:
     _load(command.run)(config)
 
 
-def _quiet() -> None:
-    """Our own lines go to stderr; libraries speak only of errors."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("xinglin").setLevel(logging.INFO)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line.
 
@@ -121,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
-    _quiet()
+    set_up_logging()
     try:
         _run(arguments)
     except UserError as error:

@@ -1,19 +1,29 @@
 """The whole way once: knowledge graph, instruction data, tuning, answers, comparison.
 
-xinglin demo
-xinglin demo --base_model PATH
+    xinglin demo
+    xinglin demo --base_model PATH
+
+Stages hand each other files, so each runs in a process of its own and gives back what it needed before the next starts.
 """
 
+import importlib
 import json
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from xinglin.console import set_up_logging
+from xinglin.dataset.build import DataBuild, records_path
 from xinglin.errors import UserError
+from xinglin.evaluation.options import CompareConfig
+from xinglin.records import write_json
+from xinglin.tuning.options import FinetuneConfig
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +41,19 @@ class DemoConfig:
 
     base_model: str = "smollm2-135m"
     output_dir: str = "runs/demo"
-    num_records: int = 680
+    num_records: int = 620
     num_questions: int = 60
+
+
+def _call(target: str, *arguments: Any) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(*arguments)
+
+
+def _apart(target: str, *arguments: Any) -> Any:
+    """Call `module:function` in a fresh process; its errors are raised here."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
+        return pool.submit(_call, target, *arguments).result()
 
 
 @contextmanager
@@ -44,64 +65,52 @@ def _stage(number: int, title: str) -> Iterator[None]:
 
 
 def demo(config: DemoConfig) -> None:
-    """Call the stages one after the other and name the report at the end."""
-    # the stages bring torch along, which takes seconds: flags are checked before
-    from xinglin.backbone import find_base
-    from xinglin.dataset.build import DataBuild, build, records_path
-    from xinglin.evaluation.compare import compare
-    from xinglin.evaluation.options import CompareConfig
-    from xinglin.knowledge.graph import load_cmekg
-    from xinglin.tuning.options import FinetuneConfig
-    from xinglin.tuning.train import finetune
+    """Call the stages one after the other and name the report at the end.
 
+    Raises:
+        UserError: as the stages; also numbers that cannot work, before anything is done.
+    """
+    if config.num_records < 30 or not 1 <= config.num_questions <= DataBuild.num_eval:
+        raise UserError(f"demo needs num_records >= 30 and 1 <= num_questions <= {DataBuild.num_eval}")
     folder = Path(config.output_dir)
     everything = folder / "data" / "llama_data.json"
     sample = folder / "data" / "demo.json"
     adapter = folder / "adapter"
-    if config.num_records < 30 or not 1 <= config.num_questions <= DataBuild.num_eval:
-        raise UserError(f"demo needs num_records >= 30 and 1 <= num_questions <= {DataBuild.num_eval}")
-    asking = CompareConfig(
-        base_model=config.base_model,
-        lora_weights=str(adapter),
-        records_path=str(records_path(everything)),
-        output_dir=str(folder),
-        num_questions=config.num_questions,
-    )
     with _stage(1, "知识图谱与基座（首次运行从包索引下载）· knowledge graph and base"):
-        find_base(config.base_model)
-        log.info("      %d subjects; base %s", len(load_cmekg()), config.base_model)
+        _apart("xinglin.backbone:find_base", config.base_model)
+        _apart("xinglin.assets:fetch", "cmekg")
     with _stage(2, "构建指令数据 · instruction data"):
-        build(DataBuild(output_path=str(everything)))
-        _take(everything, sample, config.num_records)
+        _apart("xinglin.dataset.build:write_data", DataBuild(output_path=str(everything)))
+        # the built file is shuffled, so its first records are a fair sample
+        write_json(sample, json.loads(everything.read_text("utf-8"))[: config.num_records])
     with _stage(3, "LoRA 微调 · fine-tuning"):
-        finetune(
-            FinetuneConfig(
-                base_model=config.base_model,
-                data_path=str(sample),
-                output_dir=str(adapter),
-                num_epochs=1,
-                batch_size=4,
-                micro_batch_size=4,
-                learning_rate=1e-3,
-                lora_r=16,
-                lora_alpha=32,
-                warmup_ratio=0.03,
-                val_set_size=20,
-                overwrite_output_dir=True,
-            )
-        )
+        _apart("xinglin.tuning.train:finetune", _tuning(config.base_model, sample, adapter))
     with _stage(4, "推理与对比 · answers and comparison"):
-        report = compare(asking)
-    _tell(report, folder)
-
-
-def _take(everything: Path, sample: Path, number: int) -> None:
-    """The first records of the built file, which is shuffled, as a file of their own."""
-    from xinglin.records import write_json
-
-    write_json(sample, json.loads(everything.read_text("utf-8"))[:number])
-
-
-def _tell(report: dict[str, Any], folder: Path) -> None:
+        asking = CompareConfig(
+            base_model=config.base_model,
+            lora_weights=str(adapter),
+            records_path=str(records_path(everything)),
+            output_dir=str(folder),
+            num_questions=config.num_questions,
+        )
+        report = _apart("xinglin.evaluation.compare:compare", asking)
     print("\n" + "\n".join(f"- {line}" for line in report["findings"]))
     print(f"\n报告 · report: {folder / 'report.html'}  （另有 report.md、report.json）")
+
+
+def _tuning(base_model: str, sample: Path, adapter: Path) -> FinetuneConfig:
+    """The demo's recipe: many small steps, since there are few records and little time."""
+    return FinetuneConfig(
+        base_model=base_model,
+        data_path=str(sample),
+        output_dir=str(adapter),
+        num_epochs=1,
+        batch_size=4,
+        micro_batch_size=4,
+        learning_rate=1e-3,
+        warmup_ratio=0.03,
+        lora_r=16,
+        lora_alpha=32,
+        val_set_size=20,
+        overwrite_output_dir=True,
+    )

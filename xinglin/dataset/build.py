@@ -35,8 +35,8 @@ from xinglin.errors import UserError
 from xinglin.knowledge.graph import CMEKG, CMEKG_LICENCE, load_cmekg
 from xinglin.records import Example, Turn, atomic_write, to_alpaca, write_json, write_jsonl
 
-WEIGHTS = {"symptoms": 0.34, "department": 0.28, "comparison": 0.15, "examinations": 0.15, "complications": 0.08}
-EXTRA_OBJECTS = 3
+WEIGHTS = {"symptoms": 0.36, "department": 0.30, "examinations": 0.15, "comparison": 0.11, "complications": 0.08}
+EXTRA_OBJECTS = 2
 """How many objects a line that does not answer may list; it is there to be passed over, not to be read out."""
 
 
@@ -139,7 +139,7 @@ class Builder:
         other_topics = [name for name in subject[0].objects if name != topic]
         if other_topics and self.rng.random() < 0.4:
             lines += choose(subject[0], self.rng.choice(other_topics), self.rng, EXTRA_OBJECTS)
-        if certain or self.rng.random() < 0.7:
+        if certain or self.rng.random() < 0.85:
             names = {disease.name for disease in subject}
             stranger = self.rng.choice(self.by_topic[topic])
             while stranger.name in names:
@@ -232,8 +232,12 @@ def records_path(output_path: str | Path) -> Path:
     return Path(output_path).with_suffix(".records.jsonl")
 
 
-def build(config: DataBuild) -> list[Example]:
-    """Build the data and write the three files; each appears whole or not at all."""
+def write_data(config: DataBuild) -> None:
+    """Build the data and write the three files; each appears whole or not at all.
+
+    Raises:
+        UserError: as `build_examples`, or an output_path that is a folder.
+    """
     output = Path(config.output_path)
     if output.is_dir():
         raise UserError(
@@ -248,4 +252,3 @@ def build(config: DataBuild) -> list[Example]:
     summary = summarize(examples, cleaned, config)
     write_json(output.with_suffix(".summary.json"), summary)
     print(f"{output}: {summary['records']['train']:,} training records; {records_path(output).name}: all splits, full")
-    return examples

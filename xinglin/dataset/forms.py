@@ -28,7 +28,8 @@ class Form:
     Attributes:
         minimum: how many objects a disease must have for this question to be worth asking.
         train, evaluation: phrasings with `{d}` for the disease; the two never overlap.
-        answers: with `{d}` and `{o}` (the objects).
+        answers: with `{d}`, `{w}` (the predicate, as the knowledge names it) and `{o}` (the objects). An answer
+            begins as the line it stands on begins, which a small model learns to copy soonest.
     """
 
     topic: str
@@ -58,10 +59,10 @@ FORMS: dict[str, Form] = {
             "邻居被诊断为{d}，他会有哪些难受的地方？",
             "帮我看看{d}都有啥症状。",
         ),
-        ("家里人查出{d}，身上会有哪些反应？", "医生，{d}的病人多半有什么样的不适？", "{d}会让人出现什么情况？"),
+        ("{d}发作起来身体有哪些反应？", "{d}的病人多半有什么样的不适？", "一般来说，{d}会让人出现什么症状？"),
         (
-            "{d}的常见症状有{o}，请及时就医。",
-            "{d}可表现为{o}，请尽早就医。",
+            "{d}的{w}有{o}，请及时就医。",
+            "{d}的{w}包括{o}，请尽早就医。",
         ),
     ),
     "examinations": Form(
@@ -83,8 +84,8 @@ FORMS: dict[str, Form] = {
             "听说{d}要查不少东西，都有什么？",
             "帮我看看{d}该查啥。",
         ),
-        ("要弄清是不是{d}，医院会安排查些什么？", "{d}在门诊多半会开哪些检查单？", "查{d}用得上哪些手段？"),
-        ("{d}可做的检查有{o}，请听医生安排。", "{d}的检查包括{o}，请听医生安排。"),
+        ("要弄清是不是{d}，医院会安排哪些检查？", "{d}在门诊多半要做什么检查？", "查{d}一般用哪些检查手段？"),
+        ("{d}的{w}有{o}，请听医生安排。", "{d}的{w}包括{o}，请听医生安排。"),
     ),
     "department": Form(
         "department",
@@ -105,8 +106,8 @@ FORMS: dict[str, Form] = {
             "去大医院看{d}，导诊台会让我去哪个科？",
             "{d}这种病由哪个科室负责？",
         ),
-        ("家里有人得了{d}，到医院该找哪个科的大夫？", "{d}归医院哪个科管？", "第一次看{d}，号要挂在哪里？"),
-        ("{d}建议到{o}就诊。", "{d}可以挂{o}。"),
+        ("家里有人得了{d}，到医院该找哪个科？", "{d}归医院哪个科管？", "第一次看{d}，号要挂在哪个科？"),
+        ("{d}的{w}是{o}。", "{d}的{w}为{o}。"),
     ),
     "complications": Form(
         "complications",
@@ -127,8 +128,8 @@ FORMS: dict[str, Form] = {
             "听说{d}会引出别的病，都有什么？",
             "帮我看看{d}有啥并发症。",
         ),
-        ("{d}要是不管它，还会牵连出什么毛病？", "{d}的病人要提防接下来出现哪些问题？", "{d}会不会连带别的病，是哪些？"),
-        ("{d}可能并发{o}，请尽早就医。", "{d}的并发症有{o}，请及时就医。"),
+        ("{d}要是不管它，会出现什么并发症？", "{d}的病人要提防哪些并发症？", "{d}会不会连带引起别的病，是哪些？"),
+        ("{d}的{w}有{o}，请尽早就医。", "{d}的{w}包括{o}，请及时就医。"),
     ),
 }
 
@@ -147,9 +148,9 @@ COMPARISON_TRAIN = (
     "帮我比较{a}和{b}，都有啥症状。",
 )
 COMPARISON_EVALUATION = (
-    "{a}和{b}放在一起看，身体反应哪些一样、哪些不一样？",
-    "我分不清{a}和{b}，两种病的表现差在哪？",
-    "医生，{a}与{b}的不适有哪些重合，哪些各有？",
+    "{a}和{b}放在一起看，症状哪些一样、哪些不一样？",
+    "我分不清{a}和{b}，两种病的症状差在哪？",
+    "{a}与{b}的症状有哪些重合，哪些各有？",
 )
 LEADS = (
     "医生您好，",
@@ -163,9 +164,10 @@ LEADS = (
 )
 LEAD_SHARE = 0.35
 TRAIN_PHRASINGS = frozenset(COMPARISON_TRAIN).union(*(form.train for form in FORMS.values()))
-COMPARISON_ANSWER = "两者都可有{shared}；{a}还可有{only_a}；{b}还可有{only_b}。鉴别需医生检查。"
+COMPARISON_ANSWER = "两者的共同症状有{shared}；{a}的其他症状有{only_a}；{b}的其他症状有{only_b}。请就医鉴别。"
+BOTH = "两者"
 URGENT = "急症请立即拨打120。"
-ABSTAIN = "资料中没有提到{d}的{topic}，不能据此回答，请咨询医生。"
+ABSTAIN = "{d}的{topic}资料中没有提到，不能据此回答，请咨询医生。"
 
 
 def join(objects: list[str], more: bool) -> str:
@@ -178,7 +180,7 @@ class Line:
     """One line of knowledge, in the order it is shown.
 
     Attributes:
-        about: a disease, or the two of a comparison.
+        about: a disease, or `BOTH` of a comparison.
         word: what is said of it: a predicate of the graph, or what a comparison worked out.
         more: the list was cut.
         triples: the graph's facts that the line stands on.
@@ -236,7 +238,9 @@ def single(form: Form, disease: Disease, rng: random.Random, phrasings: tuple[st
     """(question, answer, lines the answer stands on) of a one-disease form."""
     lines = choose(disease, form.topic, rng)
     question = _ask(rng, phrasings, d=disease.name)
-    answer = rng.choice(form.answers).format(d=disease.name, o=join(*listed(lines))) + urgent(disease.name)
+    answer = rng.choice(form.answers).format(d=disease.name, w=lines[0].word, o=join(*listed(lines))) + urgent(
+        disease.name
+    )
     return question, answer, lines
 
 
@@ -254,9 +258,8 @@ def compared(
     What is shared is worked out here, not left to the model: a set is a program's business, wording is the model's.
     """
     first, second = one.objects["symptoms"], other.objects["symptoms"]
-    both = f"{one.name}和{other.name}"
     sides = (
-        (both, "共同症状", [x for x in first if x in second][:SHARED], (one, other)),
+        (BOTH, "共同症状", [x for x in first if x in second][:SHARED], (one, other)),
         (one.name, "其他症状", [x for x in first if x not in second][:OWN], (one,)),
         (other.name, "其他症状", [x for x in second if x not in first][:OWN], (other,)),
     )
@@ -268,4 +271,4 @@ def compared(
     answer = COMPARISON_ANSWER.format(
         a=one.name, b=other.name, **dict(zip(("shared", "only_a", "only_b"), map(join_line, lines), strict=True))
     )
-    return _ask(rng, phrasings, a=one.name, b=other.name), answer + urgent(both), lines
+    return _ask(rng, phrasings, a=one.name, b=other.name), answer + urgent(one.name + other.name), lines

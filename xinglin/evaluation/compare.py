@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import track
 
 from xinglin.backbone import choose_precision
+from xinglin.console import stderr
 from xinglin.dataset.clean import Cleaned, clean, reject
 from xinglin.errors import UserError
 from xinglin.evaluation.controls import lookup, with_turns_before, worked_examples
@@ -152,7 +152,7 @@ def _template_of(config: CompareConfig) -> str:
 
 def _answers(engine: Engine, examples: list[Example], config: CompareConfig, label: str) -> dict[str, Prediction]:
     made = engine.answer(examples, Generation(config.max_new_tokens), config.batch_size)
-    return {one.id: one for one in track(made, label, total=len(examples), console=Console(stderr=True))}
+    return {one.id: one for one in track(made, label, total=len(examples), console=stderr())}
 
 
 def _scores(

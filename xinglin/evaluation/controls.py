@@ -24,8 +24,7 @@ def lookup(example: Example) -> str:
     lines = [line.partition("：") for line in question.input.splitlines()]
     shared = [line for line in lines if line[0].endswith("的共同症状")]
     if shared:  # a comparison: its three lines are worked out already
-        names = shared[0][0].removesuffix("的共同症状")
-        own = [line for line in lines if line[0].endswith("的其他症状") and line[0].removesuffix("的其他症状") in names]
+        own = [line for line in lines if line[0].endswith("的其他症状")]
         return _fixed([(head, objects) for head, _, objects in shared + own])
     about = [(head, objects) for head, _, objects in lines if head.rpartition("的")[0] in question.content]
     rest = question.content
@@ -42,14 +41,18 @@ def _fixed(lines: list[tuple[str, str]]) -> str:
 
 
 def worked_examples(records: Sequence[Example], seed: int) -> tuple[Turn, ...]:
-    """Three solved training records with facts, one each of three forms, as turns to put before a question."""
+    """Three solved training records with facts, one each of three forms, as turns to put before a question.
+
+    Drawn from the shorter quarter: every answer has to read them again.
+    """
     rng = random.Random(seed)
     turns: tuple[Turn, ...] = ()
     for form in ("symptoms", "department", "comparison"):
         solved = [one for one in records if one.form == form and one.knowledge == "facts"]
         if not solved:
             raise UserError(f"the records hold no training record of form {form} with facts to show as an example")
-        turns += rng.choice(solved).turns
+        solved.sort(key=lambda one: (len(one.question.input) + len(one.answer), one.id))
+        turns += rng.choice(solved[: len(solved) // 4 + 1]).turns
     return turns
 
 

@@ -26,6 +26,6 @@ class CompareConfig:
     output_dir: str = "runs/compare"
     num_questions: int = 60
     max_new_tokens: int = 128
-    batch_size: int = 30
+    batch_size: int = 32
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     seed: int = 42

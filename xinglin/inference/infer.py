@@ -9,10 +9,10 @@ import logging
 import os
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
 from xinglin.backbone import choose_precision
+from xinglin.console import stderr
 from xinglin.errors import UserError
 from xinglin.inference.engine import Engine, Generation, load_engine
 from xinglin.inference.options import InferConfig
@@ -70,7 +70,7 @@ def _to_file(engine: Engine, questions: list[Example], generation: Generation, c
             engine.answer(questions, generation, config.batch_size),
             "answers",
             total=len(questions),
-            console=Console(stderr=True),
+            console=stderr(),
         )
     }
     write_jsonl(Path(config.output_path), (made[example.id] for example in questions))

@@ -3,9 +3,10 @@
 import logging
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+
+from xinglin.console import stderr
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        console = Console(stderr=True)
+        console = stderr()
         self.bar = Progress(
             *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
         )

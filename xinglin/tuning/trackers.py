@@ -46,9 +46,17 @@ def _wandb_missing() -> str | None:
         return "WANDB_MODE=disabled"
     if not importlib.util.find_spec("wandb"):
         return "wandb is not installed; pip install wandb"
-    if mode == "offline" or os.environ.get("WANDB_API_KEY") or _in_netrc():
+    if mode == "offline" or _set_offline() or os.environ.get("WANDB_API_KEY") or _in_netrc():
         return None
     return "not logged in; run `wandb login`, or set WANDB_MODE=offline"
+
+
+def _set_offline() -> bool:
+    """Whether `wandb offline` was said in this folder."""
+    try:
+        return "offline" in Path("wandb/settings").read_text("utf-8")
+    except OSError:
+        return False
 
 
 def _in_netrc() -> bool:

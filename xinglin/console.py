@@ -1,0 +1,22 @@
+"""What a person sees on stderr: our own log lines and progress bars; stdout is for results."""
+
+import logging
+import os
+import sys
+import warnings
+
+from rich.console import Console
+
+
+def stderr() -> Console:
+    """A console for progress bars."""
+    return Console(stderr=True)
+
+
+def set_up_logging() -> None:
+    """Let our own lines through, and of libraries only errors."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("xinglin").setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries among themselves
