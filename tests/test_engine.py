@@ -17,7 +17,7 @@ def engine(tiny_base):
 
 
 QUESTIONS = [Example(str(n), (Turn("user", "问" * (n + 1)),)) for n in range(7)]
-SHOTS = (Turn("user", "偏头痛有哪些症状？" * 3), Turn("assistant", "恶心、呕吐。" * 3))
+SHOTS = (Turn("user", "偏头痛有哪些症状？" * 9), Turn("assistant", "恶心、呕吐。" * 9))
 
 
 def answers(engine, questions, **options):

@@ -84,4 +84,4 @@ def test_only_answer_positions_reach_the_output_layer(model):
     hook = model.get_output_embeddings().register_forward_hook(lambda _, args, out: seen.append(out.shape))
     token_losses(model, collate(made, 2, "cpu"))
     hook.remove()
-    assert seen == [torch.Size([1, sum(row.targets for row in made), 400])]
+    assert seen == [torch.Size([1, sum(row.targets for row in made), model.config.vocab_size])]

@@ -288,7 +288,7 @@ def _resume(url: str, part: Path, have: int, settings: PipSettings) -> None:
             Progress(*columns, console=stderr()) as progress,
         ):
             task = progress.add_task(part.stem, total=total or None, completed=done)
-            for chunk in answer.iter_content(1 << 18):
+            for chunk in answer.iter_content(1 << 16):
                 file.write(chunk)
                 progress.update(task, advance=len(chunk))
 

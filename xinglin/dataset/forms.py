@@ -238,10 +238,8 @@ def single(form: Form, disease: Disease, rng: random.Random, phrasings: tuple[st
     """(question, answer, lines the answer stands on) of a one-disease form."""
     lines = choose(disease, form.topic, rng)
     question = _ask(rng, phrasings, d=disease.name)
-    answer = rng.choice(form.answers).format(d=disease.name, w=lines[0].word, o=join(*listed(lines))) + urgent(
-        disease.name
-    )
-    return question, answer, lines
+    answer = rng.choice(form.answers).format(d=disease.name, w=lines[0].word, o=join(*listed(lines)))
+    return question, answer + urgent(disease.name), lines
 
 
 def comparable(one: Disease, other: Disease) -> bool:
