@@ -138,13 +138,13 @@ class Builder:
         lines: list[Line] = []
         other_topics = [name for name in subject[0].objects if name != topic]
         if other_topics and self.rng.random() < 0.4:
-            lines += choose(subject[0], self.rng.choice(other_topics), self.rng, EXTRA_OBJECTS)
+            lines.append(choose(subject[0], self.rng.choice(other_topics), self.rng, EXTRA_OBJECTS))
         if certain or self.rng.random() < 0.85:
             names = {disease.name for disease in subject}
             stranger = self.rng.choice(self.by_topic[topic])
             while stranger.name in names:
                 stranger = self.rng.choice(self.by_topic[topic])
-            lines += choose(stranger, topic, self.rng, EXTRA_OBJECTS)
+            lines.append(choose(stranger, topic, self.rng, EXTRA_OBJECTS))
         return lines
 
 

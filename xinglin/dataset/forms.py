@@ -1,8 +1,8 @@
 """Question forms: how a disease's facts become a question, the knowledge beside it, and an answer.
 
     symptoms · 偏头痛有哪些症状？
-    资料     · 偏头痛的常见症状：畏光、恶心        ← facts, in any order, among others
-    answer   · 偏头痛的常见症状有畏光、恶心，请及时就医。
+    资料     · 偏头痛的症状：畏光、恶心        ← facts, in any order, among others
+    answer   · 偏头痛的症状有畏光、恶心，请及时就医。
 
 Each form keeps some phrasings for evaluation: training never sees them.
 """
@@ -28,7 +28,7 @@ class Form:
     Attributes:
         minimum: how many objects a disease must have for this question to be worth asking.
         train, evaluation: phrasings with `{d}` for the disease; the two never overlap.
-        answers: with `{d}`, `{w}` (the predicate, as the knowledge names it) and `{o}` (the objects). An answer
+        answers: with `{d}`, `{w}` (the topic's word, as the line has it) and `{o}` (the objects). An answer
             begins as the line it stands on begins, which a small model learns to copy soonest.
     """
 
@@ -170,18 +170,13 @@ URGENT = "急症请立即拨打120。"
 ABSTAIN = "{d}的{topic}资料中没有提到，不能据此回答，请咨询医生。"
 
 
-def join(objects: list[str], more: bool) -> str:
-    """`甲、乙、丙`, with 等 when the list was cut."""
-    return "、".join(objects) + ("等" if more else "")
-
-
 @dataclass(frozen=True)
 class Line:
     """One line of knowledge, in the order it is shown.
 
     Attributes:
         about: a disease, or `BOTH` of a comparison.
-        word: what is said of it: a predicate of the graph, or what a comparison worked out.
+        word: what is said of it: the topic, or what a comparison worked out.
         more: the list was cut.
         triples: the graph's facts that the line stands on.
     """
@@ -193,34 +188,23 @@ class Line:
     triples: tuple[Triple, ...]
 
     @property
+    def listed(self) -> str:
+        """`甲、乙、丙`, with 等 when the list was cut."""
+        return "、".join(self.objects) + ("等" if self.more else "")
+
+    @property
     def text(self) -> str:
         """As it stands in `input`."""
-        return f"{self.about}的{self.word}：{join_line(self)}"
+        return f"{self.about}的{self.word}：{self.listed}"
 
 
-def join_line(line: Line) -> str:
-    """A line's objects as text."""
-    return join(list(line.objects), line.more)
-
-
-def choose(disease: Disease, topic: str, rng: random.Random, limit: int = MAX_OBJECTS) -> list[Line]:
-    """The lines that state a topic's best `limit` objects, a line a predicate, lines and objects shuffled."""
-    chosen = list(disease.objects[topic][:limit])
+def choose(disease: Disease, topic: str, rng: random.Random, limit: int = MAX_OBJECTS) -> Line:
+    """A topic's best `limit` objects in any order, as one line; predicates that mean the same are one to a reader."""
+    objects = list(disease.objects[topic][:limit])
+    rng.shuffle(objects)
+    triples = tuple((disease.name, disease.predicate[topic, one], one) for one in objects)
     more = len(disease.objects[topic]) > limit
-    rng.shuffle(chosen)
-    by_predicate: dict[str, list[str]] = {}
-    for one in chosen:
-        by_predicate.setdefault(disease.predicate[topic, one], []).append(one)
-    return [
-        Line(disease.name, word, tuple(objects), more, tuple((disease.name, word, one) for one in objects))
-        for word, objects in by_predicate.items()
-    ]
-
-
-def listed(lines: list[Line]) -> tuple[list[str], bool]:
-    """The objects of some lines in the order shown, and whether the list was cut."""
-    objects = list(dict.fromkeys(one for line in lines for one in line.objects))
-    return objects, any(line.more for line in lines)
+    return Line(disease.name, TOPIC_WORDS[topic], tuple(objects), more, triples)
 
 
 def urgent(name: str) -> str:
@@ -236,10 +220,10 @@ def _ask(rng: random.Random, phrasings: tuple[str, ...], **names: str) -> str:
 
 def single(form: Form, disease: Disease, rng: random.Random, phrasings: tuple[str, ...]) -> tuple[str, str, list[Line]]:
     """(question, answer, lines the answer stands on) of a one-disease form."""
-    lines = choose(disease, form.topic, rng)
+    line = choose(disease, form.topic, rng)
     question = _ask(rng, phrasings, d=disease.name)
-    answer = rng.choice(form.answers).format(d=disease.name, w=lines[0].word, o=join(*listed(lines)))
-    return question, answer + urgent(disease.name), lines
+    answer = rng.choice(form.answers).format(d=disease.name, w=line.word, o=line.listed)
+    return question, answer + urgent(disease.name), [line]
 
 
 def comparable(one: Disease, other: Disease) -> bool:
@@ -266,7 +250,6 @@ def compared(
         rng.shuffle(objects)
         triples = tuple((d.name, d.predicate["symptoms", x], x) for d in diseases for x in objects)
         lines.append(Line(about, word, tuple(objects), False, triples))
-    answer = COMPARISON_ANSWER.format(
-        a=one.name, b=other.name, **dict(zip(("shared", "only_a", "only_b"), map(join_line, lines), strict=True))
-    )
+    shared, only_a, only_b = (line.listed for line in lines)
+    answer = COMPARISON_ANSWER.format(a=one.name, b=other.name, shared=shared, only_a=only_a, only_b=only_b)
     return _ask(rng, phrasings, a=one.name, b=other.name), answer + urgent(one.name + other.name), lines

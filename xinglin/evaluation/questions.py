@@ -38,14 +38,14 @@ def unseen_questions(records: Sequence[Example], number: int) -> list[Example]:
 
 def report_questions(graph: Graph) -> list[Example]:
     """The report's own two questions, with what the graph has on them in `input`."""
-    first = [f"{name}的常见症状：{'、'.join(signs)}" for name, signs in _fitting(graph, _SIGNS)]
+    first = [f"{name}的症状：{'、'.join(signs)}" for name, signs in _fitting(graph, _SIGNS)]
     second = []
     for name in _SECOND_SUBJECTS:
         for predicate in ("病因", "常见病因"):
             objects = graph.get(name).facts.get(predicate, []) if name in graph else []
             kept = [one for one in objects if not reject("symptoms", one)][:4]
             if kept:
-                second.append(f"{name}的{predicate}：{'、'.join(kept)}")
+                second.append(f"{name}的病因：{'、'.join(kept)}")
                 break
     asked = ((_FIRST, first), (_SECOND, second))
     return [
