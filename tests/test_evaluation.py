@@ -127,6 +127,17 @@ def test_what_is_said_of_recall_follows_it(tmp_path):
     assert "不低于" not in said
 
 
+def test_real_answers_lose_no_term_to_a_fragment():
+    from xinglin.dataset.clean import clean
+    from xinglin.evaluation.compare import make_linker
+    from xinglin.knowledge.graph import load_cmekg
+
+    diseases = load_cmekg().of_type("disease")
+    linker = make_linker(clean(diseases), diseases)
+    assert linker.mentions("甲病的症状有异物感、血尿等，请及时就医。") == ["异物感", "血尿"]
+    assert linker.mentions("可能并发心脏病、肾盂肾炎") == ["心脏病", "肾盂肾炎"]
+
+
 def test_the_reports_own_questions_come_with_facts():
     from xinglin.evaluation.questions import report_questions
     from xinglin.knowledge.graph import load_cmekg

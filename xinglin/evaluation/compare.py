@@ -63,11 +63,13 @@ class Asked:
 def make_linker(cleaned: Cleaned, raw: Sequence[Subject]) -> Linker:
     """Terms: whatever an answer may list. Blockers: disease names, and other whole words of the disease layer.
 
-    A fragment (血尿等) would block the very term inside it, so blockers pass the same rules as answers do.
+    A fragment (血尿等, 有异物感) would block the very term inside it, so blockers pass the same rules as answers do
+    and do not begin with the verb of a list.
     """
     terms = {one for disease in cleaned.diseases for objects in disease.objects.values() for one in objects}
     support = Counter(one for subject in raw for objects in subject.facts.values() for one in objects)
-    words = (one for one, count in support.items() if count > 1 and reject("symptoms", normalize(one)) is None)
+    common = (one for one, count in support.items() if count > 1 and not one.startswith("有"))
+    words = (one for one in common if reject("symptoms", normalize(one)) is None)
     return Linker(terms, [*words, *(subject.name for subject in raw)])
 
 
