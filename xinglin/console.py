@@ -19,4 +19,5 @@ def set_up_logging() -> None:
     logging.getLogger("xinglin").setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries among themselves
+    for category in (FutureWarning, UserWarning):  # of libraries among themselves; ours are log lines and errors
+        warnings.filterwarnings("ignore", category=category)
