@@ -20,7 +20,7 @@ from xinglin.records import Example, Turn, read_instructions, write_jsonl
 
 log = logging.getLogger(__name__)
 
-DISCLAIMER = "（AI 生成，仅供研究，不作诊疗依据；身体不适请就医，急症请拨打 120。）"
+DISCLAIMER = "（AI 生成，仅供研究，不作诊疗依据；没有给资料的回答没有依据，不可采信。身体不适请就医，急症请拨打 120。）"
 
 QUESTIONS = (
     Turn("user", "慢性咽炎应该挂哪个科？"),
