@@ -41,7 +41,7 @@ class DemoConfig:
 
     base_model: str = "smollm2-135m"
     output_dir: str = "runs/demo"
-    num_records: int = 700
+    num_records: int = 740
     num_questions: int = 60
 
 

@@ -156,11 +156,11 @@ LEADS = (
     "医生您好，",
     "你好，想问一下，",
     "请教一下：",
-    "帮家里老人问问，",
-    "我爱人最近不舒服，",
+    "想咨询一下，",
     "在网上没查到，",
-    "今天去体检，",
-    "朋友托我问，",
+    "麻烦问一句，",
+    "刚看到一个病名，",
+    "有件事想弄明白：",
 )
 LEAD_SHARE = 0.35
 TRAIN_PHRASINGS = frozenset(COMPARISON_TRAIN).union(*(form.train for form in FORMS.values()))
