@@ -241,13 +241,13 @@ def test_a_disk_without_room_is_refused_before_training(tmp_path, tiny_base, dat
 
 
 def test_a_disk_that_fills_up_while_saving_leaves_no_half_adapter(tmp_path, tiny_base, data_file, monkeypatch):
-    from xinglin.tuning import checkpoint
+    from xinglin.tuning import train
     from xinglin.tuning.train import finetune
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_json", full)
+    monkeypatch.setattr(train, "write_json", full)
     with pytest.raises(UserError, match="the disk is full"):
         finetune(config(tiny_base, data_file, tmp_path / "out", val_set_size=0))
     assert not list((tmp_path).rglob("adapter_model*"))

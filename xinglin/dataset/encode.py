@@ -92,11 +92,6 @@ class EncodedSet:
     cut: int
     refused: list[str]
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all rows, prompts included."""
-        return sum(len(row.input_ids) for row in self.rows)
-
 
 def encode_all(examples: Iterable[Example], encoding: Encoding) -> EncodedSet:
     """Encode examples, leaving out (and naming) those whose prompt alone fills the cutoff.

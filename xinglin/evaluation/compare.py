@@ -5,7 +5,6 @@ xinglin compare --base_model smollm2-135m --lora_weights runs/demo/adapter \
 """
 
 import gc
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ from xinglin.inference.engine import Engine, Generation, load_engine, require_ad
 from xinglin.knowledge.graph import Subject, load_cmekg
 from xinglin.knowledge.link import Linker, normalize
 from xinglin.records import Example, Prediction, Score, read_examples, write_jsonl
-
-log = logging.getLogger(__name__)
 
 SYSTEMS = {
     "base": "基座（不给资料）",

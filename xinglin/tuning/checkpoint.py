@@ -13,14 +13,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
 
 from xinglin.errors import UserError
 from xinglin.prompts import PromptTemplate
-from xinglin.records import atomic_write, write_json
+from xinglin.records import atomic_write
 
 _RUN_FILES = (
     "adapter_config.json",
@@ -163,15 +162,17 @@ def verify_adapter(model: PeftModel, folder: Path, probe_T: list[int], tolerance
     expected = model(input_ids=ids_BT, use_cache=False).logits.float()
     keys = sum(1 for name, _ in model.named_parameters() if ".lora_" in name)
     base = model.unload()
-    without = base(input_ids=ids_BT, use_cache=False).logits.float()
     again = PeftModel.from_pretrained(base, str(folder)).eval()
     loaded = [(name, weight) for name, weight in again.named_parameters() if ".lora_" in name]
-    dead = [name for name, weight in loaded if not weight.any()]
-    if len(loaded) != keys or len(dead) == len(loaded):
-        raise RuntimeError(f"saved adapter has {len(loaded)} tensors of {keys}, {len(dead)} of them all zero")
+    # lora_A starts out random, so only lora_B tells whether anything was learned
+    alive = any(weight.any() for name, weight in loaded if ".lora_B." in name)
+    if len(loaded) != keys or not alive:
+        raise RuntimeError(
+            f"saved adapter has {len(loaded)} tensors of {keys}{'' if alive else ', and changes nothing'}"
+        )
     got = again(input_ids=ids_BT, use_cache=False).logits.float()
     difference = float((got - expected).abs().max())
-    if difference > tolerance or torch.equal(got, without):
+    if difference > tolerance:
         raise RuntimeError(f"saved adapter gives other logits than the trained one (difference {difference:.2g})")
     return difference
 
@@ -180,8 +181,3 @@ def file_digest(path: str | Path) -> str:
     """sha256 of a file: the data's fingerprint."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def save_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write what the run was made from, for the next person and for `infer`."""
-    write_json(folder / "xinglin.json", record)

@@ -306,7 +306,7 @@ def _finish(
             "data_sha256": checkpoint.file_digest(config.data_path),
             "generation": _GENERATION,
         }
-        checkpoint.save_record(scratch, record)
+        write_json(scratch / "xinglin.json", record)
     evaluated = f", eval_loss {metrics['eval_loss']:.4f}" if metrics["eval_loss"] is not None else ""
     log.info("train_loss %.4f%s", metrics["train_loss"], evaluated)
     log.info("adapter written to %s (read back: same logits)", folder)
