@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ORDER = """
-    errors console records assets config remote prompts tokenizer knowledge dataset backbone tuning inference evaluation
+    errors console records tables assets config remote prompts tokenizer knowledge dataset backbone tuning inference evaluation
     export serve demo cli
 """.split()  # noqa: SIM905
 PACKAGE = Path(__file__).parent.parent / "xinglin"

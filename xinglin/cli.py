@@ -45,15 +45,44 @@ COMMANDS: dict[str, Command] = {
     "data build": Command(
         "instruction data from the graph", "xinglin.dataset.build:DataBuild", "xinglin.dataset.build:write_data"
     ),
+    "data check": Command(
+        "what is wrong with instruction data, ours or not",
+        "xinglin.dataset.quality.check:DataCheck",
+        "xinglin.dataset.quality.check:check_data",
+        "data_path",
+    ),
+    "data export": Command(
+        "instruction data for other tools",
+        "xinglin.dataset.exports:DataExport",
+        "xinglin.dataset.exports:export_data",
+        "data_path",
+    ),
+    "kg import": Command(
+        "read a file of facts as a graph",
+        "xinglin.knowledge.commands:KgImport",
+        "xinglin.knowledge.commands:import_graph",
+        "source_path",
+    ),
+    "kg export": Command(
+        "write a graph for other programs",
+        "xinglin.knowledge.commands:KgExport",
+        "xinglin.knowledge.commands:export_graph",
+        "output_path",
+    ),
+    "kg check": Command(
+        "count everything known to be wrong in a graph",
+        "xinglin.knowledge.commands:KgCheck",
+        "xinglin.knowledge.commands:check_graph",
+    ),
     "kg stats": Command(
         "count the graph's subjects and triples",
-        "xinglin.knowledge.graph:KgStats",
-        "xinglin.knowledge.graph:print_stats",
+        "xinglin.knowledge.commands:KgStats",
+        "xinglin.knowledge.commands:print_stats",
     ),
     "kg show": Command(
         "what the graph says of one subject",
-        "xinglin.knowledge.graph:KgShow",
-        "xinglin.knowledge.graph:print_subject",
+        "xinglin.knowledge.commands:KgShow",
+        "xinglin.knowledge.commands:print_subject",
         "subject",
     ),
     "assets list": Command(

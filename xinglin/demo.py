@@ -27,6 +27,9 @@ from xinglin.tuning.options import FinetuneConfig
 
 log = logging.getLogger(__name__)
 
+_FORMS = "symptoms,department,examinations,complications,comparison"
+"""Few forms, so that the few records that a demo has time for can teach them."""
+
 
 @dataclass(frozen=True)
 class DemoConfig:
@@ -80,7 +83,7 @@ def demo(config: DemoConfig) -> None:
         _apart("xinglin.backbone:find_base", config.base_model)
         _apart("xinglin.assets:fetch", "cmekg")
     with _stage(2, "构建指令数据 · instruction data"):
-        _apart("xinglin.dataset.build:write_data", DataBuild(output_path=str(everything)))
+        _apart("xinglin.dataset.build:write_data", DataBuild(output_path=str(everything), forms=_FORMS))
         # the built file is shuffled, so its first records are a fair sample
         write_json(sample, json.loads(everything.read_text("utf-8"))[: config.num_records])
     with _stage(3, "LoRA 微调 · fine-tuning"):

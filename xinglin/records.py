@@ -7,16 +7,28 @@ An instruction file is a JSON list, or JSON Lines, of the field's three keys:
 The two are told apart by content, never by the file's name (a well-known `llama_data.json` is JSON Lines).
 """
 
+import codecs
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from xinglin.errors import UserError
+
+CHUNK = 1 << 20  # bytes that are read at a time
+MAX_RECORD = 64 * CHUNK
+"""The longest line or list element, in bytes; more is told from data before memory runs out."""
+
+_LIMIT = f"{MAX_RECORD >> 20} MB"
+_TOO_MUCH = "nested too deeply, or a number too long"
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""A lone surrogate: JSON's `\\ud83d` can spell it, UTF-8 cannot hold it."""
 
 
 @dataclass(frozen=True)
@@ -134,54 +146,166 @@ def from_alpaca(record: dict[str, Any], where: str, *, need_output: bool = True)
 
 
 def read_json_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (`file:line` or `file, record N`, record) from a JSON list or JSON Lines file.
+    """Yield (`file:line` or `file, record N`, record) from a JSON list or JSON Lines file, holding one at a time.
 
     Raises:
-        UserError: no such file, not UTF-8, broken JSON (with its line), or a record that is no object.
+        UserError: no such file, not UTF-8, broken or cut-off JSON (with its line), a line or element over
+            `MAX_RECORD`, or a record that is no object.
     """
     path = Path(path)
-    text = _read_text(path)
-    if text.lstrip()[:1] == "[":
-        yield from _read_list(path, text)
-        return
-    # not splitlines(): a raw U+2028 inside a string is legal JSON and no line end
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            where = f"{path}:{number}"
-            try:
-                yield where, _object(json.loads(line), where)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+    with open_data(path) as file:
+        if file.peek().lstrip()[:1] == b"[":
+            yield from _ListText(file, path).records()
+            return
+        for number, line in read_lines(file, path):
+            if line.strip():
+                where = f"{path}:{number}"
+                try:
+                    value = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+                except (ValueError, RecursionError):
+                    raise UserError(f"{where}: not valid JSON ({_TOO_MUCH})") from None
+                yield where, _object(value, where)
 
 
-def _read_list(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def open_data(path: Path) -> BufferedReader:
+    """Open a file of records to read, past its byte-order mark.
+
+    Raises:
+        UserError: no such file, a folder, or not readable.
+    """
     try:
-        records = json.loads(text)
-    except json.JSONDecodeError as error:
-        message = f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})"
-        raise UserError(message) from None
-    for number, record in enumerate(records, 1):
-        where = f"{path}, record {number}"
-        yield where, _object(record, where)
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected an object with instruction/input/output, got {type(value).__name__}")
-    return value
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
+        file: BufferedReader = BufferedReader(path.open("rb", buffering=0), CHUNK)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (working folder {Path.cwd()})") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, expected a JSON or JSON Lines file") from None
     except PermissionError:
         raise UserError(f"{path}: not readable by this user") from None
+    if file.peek(3).startswith(codecs.BOM_UTF8):
+        file.read(3)
+    return file
+
+
+def read_lines(file: BufferedReader, path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """Yield (line number, line with its end), strictly decoded.
+
+    Only a line feed ends a line: a raw U+2028 inside a string is legal JSON. Cutting the bytes there is safe in
+    UTF-8 and in GB18030, where no longer character contains that byte.
+
+    Raises:
+        UserError: a line over `MAX_RECORD`, wrongly encoded, or with NUL bytes.
+    """
+    number, line, decoder = 1, bytearray(), codecs.getincrementaldecoder(encoding)()
+    while part := file.readline(CHUNK):
+        line += part
+        if len(line) > MAX_RECORD:
+            raise UserError(f"{path}: line {number} is longer than {_LIMIT}; is it JSON Lines?")
+        if part.endswith(b"\n") or not file.peek(1):
+            yield number, _decoded(decoder, bytes(line), path, number)
+            number += 1
+            line.clear()
+
+
+def _decoded(decoder: codecs.IncrementalDecoder, data: bytes, path: Path, line: int, *, final: bool = True) -> str:
+    """The text of some bytes, which begin on `line`."""
+    try:
+        text = decoder.decode(data, final)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it, e.g. iconv -f gb18030 -t utf-8") from None
+        where = f"{path}:{line + error.object.count(10, 0, error.start)}: "
+        byte = f"byte 0x{error.object[error.start]:02x}"
+        if error.encoding == "gb18030":
+            raise UserError(f"{where}neither UTF-8 nor GB18030 ({byte}); convert it to UTF-8") from None
+        raise UserError(f"{where}not UTF-8 ({byte}); convert it, e.g. iconv -f gb18030 -t utf-8") from None
+    if "\0" in text:
+        line += text.count("\n", 0, text.index("\0"))
+        raise UserError(f"{path}:{line}: holds NUL bytes; damaged, or no text file (save a spreadsheet as CSV)")
+    return text
+
+
+class _ListText:
+    """A JSON list read element by element: the file's text from `at` on, growing as it is needed."""
+
+    def __init__(self, file: BufferedReader, path: Path) -> None:
+        self.file, self.path, self.ended = file, path, False
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+        self.text, self.at = "", 0
+        self.line, self.column = 1, 0  # where `text` begins in the file
+
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (`file, record N`, record)."""
+        self.take()
+        number, separator = 0, self.take() if self.look() == "]" else ","
+        while separator == ",":
+            number += 1
+            where = f"{self.path}, record {number}"
+            yield where, _object(self.value(number), where)
+            separator = self.take()
+        if separator != "]":
+            raise self.error("Expecting ',' delimiter", self.at - len(separator))
+        if self.look():
+            raise self.error("Extra data", self.at)
+
+    def look(self) -> str:
+        """The next character that is no white space; empty at the end of the file."""
+        while True:
+            while self.at < len(self.text) and self.text[self.at] in " \t\n\r":
+                self.at += 1
+            if self.at < len(self.text) or not self.grow():
+                return self.text[self.at : self.at + 1]
+
+    def take(self) -> str:
+        """`look`, and go past it."""
+        character = self.look()
+        self.at += len(character)
+        return character
+
+    def value(self, number: int) -> Any:
+        """Take the next value, reading on as long as it may only be cut off."""
+        self.look()
+        seen, size = ("", 0), 0
+        while True:
+            try:
+                value, self.at = json.JSONDecoder().raw_decode(self.text, self.at)
+                return value
+            except json.JSONDecodeError as error:
+                # what more text does not move is broken; only a string's start stays while its end is on the way
+                problem = (error.msg, error.pos - self.at)
+                stuck = problem == seen and not error.msg.startswith("Unterminated string")
+                if not stuck and size >= MAX_RECORD:  # the record begins where `text` does
+                    raise UserError(f"{self.path}:{self.line}: record {number} is longer than {_LIMIT}") from None
+                if stuck or not (more := self.grow()):
+                    raise self.error(error.msg, self.at + problem[1]) from None
+                seen, size = problem, size + more
+            except (ValueError, RecursionError):
+                raise self.error(_TOO_MUCH, self.at) from None
+
+    def grow(self) -> int:
+        """Drop what was taken and read on, doubling the rest; the number of bytes read, 0 at the end."""
+        taken = self.text[: self.at]
+        self.line += taken.count("\n")
+        self.column = len(taken) - taken.rindex("\n") - 1 if "\n" in taken else self.column + len(taken)
+        self.text, self.at = self.text[self.at :], 0
+        data = self.file.read(max(CHUNK, min(len(self.text), MAX_RECORD // 4)))
+        line = self.line + self.text.count("\n")
+        self.text += _decoded(self.decoder, data, self.path, line, final=not data)
+        self.ended = not data
+        return len(data)
+
+    def error(self, message: str, place: int) -> UserError:
+        """The error for a place in `text`."""
+        lines = self.text[:place].split("\n")
+        column = len(lines[-1]) + 1 + (self.column if len(lines) == 1 else 0)
+        if self.ended and not self.text[place:].strip():
+            message = "the file ends inside the list"
+        return UserError(f"{self.path}:{self.line + len(lines) - 1}: not valid JSON ({message} at column {column})")
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected an object with instruction/input/output, got {type(value).__name__}")
+    return value
 
 
 def read_instructions(path: str | Path, *, need_output: bool = True) -> list[Example]:
@@ -223,6 +347,12 @@ def to_json(record: Any) -> dict[str, Any]:
     return asdict(record)
 
 
+def json_line(record: dict[str, Any]) -> str:
+    """A record as one line of JSON that every encoding can hold."""
+    line = json.dumps(record, ensure_ascii=False)
+    return json.dumps(record) if HALF_CHARACTER.search(line) else line
+
+
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a new file that takes `path`'s place only when the block ends well; else nothing is left behind."""
@@ -250,7 +380,7 @@ def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:
     with atomic_write(path) as file:
         for record in records:
             row = record if isinstance(record, dict) else to_json(record)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row) + "\n")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -258,3 +388,13 @@ def write_json(path: str | Path, value: Any) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=1)
         file.write("\n")
+
+
+def write_json_list(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write dicts as a JSON list, a line each, atomically."""
+    with atomic_write(path) as file:
+        separator = "[\n"
+        for record in records:
+            file.write(separator + json_line(record))
+            separator = ",\n"
+        file.write("\n]\n" if separator[0] == "," else "[]\n")

@@ -53,7 +53,8 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=1024)
     asked = parser.parse_args()
     base = find_base("smollm2-135m")
-    examples = build_examples(clean(load_cmekg().of_type("disease")), DataBuild())
+    graph = load_cmekg()
+    examples = build_examples(clean(graph), graph, DataBuild()).examples
     encoding = Encoding(load_tokenizer(base), load_template("med_template"))
     rows = encode_all(examples[: asked.batch_size * (asked.rounds + 1)], encoding).rows
     config = FinetuneConfig("", "", "", lora_r=16)

@@ -1,229 +1,280 @@
-"""Build instruction data from the knowledge graph.
+"""Build instruction data from a knowledge graph.
 
     xinglin data build --output_path data/llama_data.json
 
-writes `llama_data.json` (Alpaca, the training split), `llama_data.records.jsonl` (full records of every split)
-and `llama_data.summary.json`. The same seed gives the same bytes.
+writes `llama_data.json` (Alpaca, the training split) and beside it `.records.jsonl` (full records of every split),
+`.dropped.jsonl` (the ledger: each fact that was not used, and the rule) and `.summary.json`. Same seed, same bytes.
 """
 
 import hashlib
-import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from xinglin.dataset.clean import Cleaned, Disease, clean
-from xinglin.dataset.forms import (
-    ABSTAIN,
-    COMPARISON_EVALUATION,
-    COMPARISON_TRAIN,
-    FORMS,
-    TOPIC_WORDS,
-    Form,
-    Line,
-    choose,
-    comparable,
-    compared,
-    single,
-    urgent,
-)
+from xinglin.dataset.clean import Cleaned, Entry, clean
+from xinglin.dataset.forms import MAKERS
+from xinglin.dataset.pool import Pool
 from xinglin.dataset.split import held_out
-from xinglin.errors import UserError
-from xinglin.knowledge.graph import CMEKG, CMEKG_LICENCE, load_cmekg
-from xinglin.records import Example, Turn, atomic_write, to_alpaca, write_json, write_jsonl
+from xinglin.dataset.wording import Line, Made, Wording, Writer, load_wording
+from xinglin.errors import UserError, nearest
+from xinglin.knowledge.check import check_answer
+from xinglin.knowledge.graph import Graph, open_graph
+from xinglin.knowledge.link import Linker
+from xinglin.records import Example, Turn, to_alpaca, write_json, write_json_list, write_jsonl
 
-WEIGHTS = {"symptoms": 0.36, "department": 0.30, "examinations": 0.15, "comparison": 0.11, "complications": 0.08}
 EXTRA_OBJECTS = 2
 """How many objects a line that does not answer may list; it is there to be passed over, not to be read out."""
+_FACTS, _OTHER, _NONE = "facts", "other_facts", "none"
 
 
 @dataclass(frozen=True)
 class DataBuild:
-    """Build instruction data from cMeKG.
+    """Build instruction data from a knowledge graph.
 
     Args:
-        output_path: the Alpaca JSON file to write; full records and a summary go beside it.
-        num_records: how many training records.
+        output_path: the Alpaca JSON file to write; full records, ledger and summary go beside it.
+        graph: `cmekg`, a file written by `xinglin kg import`, or several joined by commas.
+        num_records: how many training records; 0 takes everything that the graph gives.
         num_eval: how many records each of the two evaluation splits gets.
+        forms: question forms joined by commas, or all.
+        forms_path: a YAML file with weights or phrasings of your own; see xinglin/dataset/forms.yaml.
         grounded: share of training records whose `input` holds the facts that answer.
         unanswerable: share whose `input` holds facts that do not answer; the rest has no `input`.
         seed: the same seed gives the same bytes.
     """
 
     output_path: str = "data/llama_data.json"
+    graph: str = "cmekg"
     num_records: int = 8000
     num_eval: int = 300
+    forms: str = "all"
+    forms_path: str = ""
     grounded: float = 0.60
     unanswerable: float = 0.15
     seed: int = 42
 
 
 class Builder:
-    """Makes examples of one split; distractors and comparison pairs come from that split only."""
+    """Makes the examples of one split.
 
-    def __init__(self, diseases: list[Disease], split: str, rng: random.Random) -> None:
-        self.split = split
-        self.rng = rng
-        self.by_topic = {
-            topic: [disease for disease in diseases if disease.objects.get(topic)] for topic in TOPIC_WORDS
-        }
-        self.department: dict[str, list[Disease]] = {}
-        for disease in self.by_topic["symptoms"]:
-            for name in disease.objects.get("department", ()):
-                self.department.setdefault(name, []).append(disease)
+    Attributes:
+        refused: form → answers that the fact check did not find clean; they are left out.
+    """
 
-    def take(self, form: str, number: int, phrased: str, kinds: list[str]) -> Iterator[Example]:
-        """Up to `number` examples of a form; `kinds` says in turn what each one's `input` holds."""
-        subjects = self._pairs(number) if form == "comparison" else self._singles(FORMS[form], number)
-        for subject, kind in zip(subjects, kinds, strict=False):
-            if form == "comparison":
-                phrasings = COMPARISON_TRAIN if phrased == "train" else COMPARISON_EVALUATION
-                question, answer, lines = compared(subject[0], subject[1], self.rng, phrasings)
+    def __init__(self, pool: Pool, split: str, wording: Wording, graph: Graph, linker: Linker) -> None:
+        self.pool, self.split, self.wording = pool, split, wording
+        self.licences = graph.licences
+        self.linker = linker
+        self.refused: Counter[str] = Counter()
+
+    def examples(self, form: str, shares: tuple[float, float], seed: int) -> Iterator[Example]:
+        """All examples of a form, in random order, until the split gives no more.
+
+        Args:
+            shares: of records with the facts that answer, and of those with other facts.
+        """
+        rng = random.Random(f"{seed}/{self.split}/{form}")
+        said = self.wording.forms[form]
+        train = self.split == "train"
+        writer = Writer(self.wording, said, said.train if train else said.evaluation, train, rng)
+        kinds = kinds_of_input(shares, rng)
+        for made in MAKERS[form](self.pool, writer):
+            example = self._example(form, made, next(kinds), writer)
+            cited = [(fact.subject, fact.predicate, fact.object) for line in made.lines for fact in line.facts]
+            if check_answer(example.answer, cited, self.linker, made.question).clean:
+                yield example
             else:
-                phrasings = getattr(FORMS[form], phrased)
-                question, answer, lines = single(FORMS[form], subject[0], self.rng, phrasings)
-            yield self._example(form, subject, (question, answer, lines), kind)
+                self.refused[form] += 1
 
-    def _singles(self, form: Form, number: int) -> list[tuple[Disease, ...]]:
-        able = [disease for disease in self.by_topic[form.topic] if len(disease.objects[form.topic]) >= form.minimum]
-        return [(disease,) for disease in self.rng.sample(able, min(number, len(able)))]
-
-    def _pairs(self, number: int) -> list[tuple[Disease, ...]]:
-        """Pairs of diseases of one department, each disease first in at most one pair."""
-        found: list[tuple[Disease, ...]] = []
-        order = self.rng.sample(self.by_topic["symptoms"], len(self.by_topic["symptoms"]))
-        for one in order:
-            near = [other for name in one.objects.get("department", ()) for other in self.department[name]]
-            tries = self.rng.sample(near, min(30, len(near)))
-            other = next((other for other in tries if other is not one and comparable(one, other)), None)
-            if other:
-                found.append((one, other))
-            if len(found) == number:
-                break
-        return found
-
-    def _example(
-        self, form: str, subject: tuple[Disease, ...], made: tuple[str, str, list[Line]], kind: str
-    ) -> Example:
-        question, answer, lines = made
-        topic = "symptoms" if form == "comparison" else form
-        facts = [triple for line in lines for triple in line.triples]
+    def _example(self, form: str, made: Made, kind: str, writer: Writer) -> Example:
+        answer, facts = made.answer, [fact for line in made.lines for fact in line.facts]
         shown: list[Line] = []
-        if kind == "facts":
-            shown = [*lines, *self._extras(subject, topic, certain=self.split != "train")]
-        elif kind == "other_facts":
-            shown, facts = self._extras(subject, topic, certain=True), []
-            if form == "comparison":  # one of the two is there, the other is what is missing
-                shown += [line for line in lines if line.about == subject[0].name]
-            answer = ABSTAIN.format(d=subject[-1].name, topic=TOPIC_WORDS[topic]) + urgent(subject[-1].name)
-        self.rng.shuffle(shown)
-        turns = (Turn("user", question, "\n".join(line.text for line in shown)), Turn("assistant", answer))
-        key = f"{form}/{'/'.join(disease.name for disease in subject)}/{question}"
+        if kind == _FACTS:
+            shown = [*made.lines, *self._extras(made, writer, certain=self.split != "train")]
+        elif kind == _OTHER:
+            shown, answer, facts = *self._unanswering(made, writer), []
+        writer.rng.shuffle(shown)
+        turns = (Turn("user", made.question, "\n".join(line.text for line in shown)), Turn("assistant", answer))
+        key = "/".join((form, *(entry.name for entry in made.about), made.key, made.question))
+        sources = dict.fromkeys(fact.source for line in (*made.lines, *shown) for fact in line.facts)
         return Example(
             id=f"{form}-{hashlib.sha256(key.encode()).hexdigest()[:12]}",
             turns=turns,
             form=form,
-            facts=tuple(facts),
-            source=CMEKG,
-            licence=CMEKG_LICENCE,
+            facts=tuple((fact.subject, fact.predicate, fact.object) for fact in facts),
+            source="、".join(sources),
+            licence="; ".join(dict.fromkeys(self.licences[name] for name in sources)),
             split=self.split,
             knowledge=kind,
         )
 
-    def _extras(self, subject: tuple[Disease, ...], topic: str, *, certain: bool) -> list[Line]:
-        """Lines that do not answer: another topic of the disease, the same topic of another disease."""
-        lines: list[Line] = []
-        other_topics = [name for name in subject[0].objects if name != topic]
-        if other_topics and self.rng.random() < 0.4:
-            lines.append(choose(subject[0], self.rng.choice(other_topics), self.rng, EXTRA_OBJECTS))
-        if certain or self.rng.random() < 0.85:
-            names = {disease.name for disease in subject}
-            stranger = self.rng.choice(self.by_topic[topic])
-            while stranger.name in names:
-                stranger = self.rng.choice(self.by_topic[topic])
-            lines.append(choose(stranger, topic, self.rng, EXTRA_OBJECTS))
+    def _unanswering(self, made: Made, writer: Writer) -> tuple[list[Line], str]:
+        """Lines that do not answer, and the answer that says so."""
+        shown = self._extras(made, writer, certain=True)
+        if made.topic == "signs":
+            return shown, writer.rng.choice(self.wording.abstain_vignette)
+        missing = made.about[-1]
+        if len(made.about) > 1:  # one of the two is there, the other is what is missing
+            shown += [line for line in made.lines if line.about == made.about[0].name]
+        return shown, writer.say(self.wording.abstain, [missing], d=missing.name, w=self.wording.words[made.topic])
+
+    def _extras(self, made: Made, writer: Writer, *, certain: bool) -> list[Line]:
+        """Lines that do not answer: another topic of the subject, the same topic of another subject."""
+        rng, lines, shown = writer.rng, [], {(line.about, line.word) for line in made.lines}
+        topic = "symptoms" if made.topic == "signs" else made.topic
+        first = made.about[0]
+        others = [
+            one
+            for one in first.facts
+            if one != topic and (first.name, self.wording.words[one]) not in shown and not _gives_away(made, one)
+        ]
+        if others and made.topic != "signs" and rng.random() < 0.4:
+            lines.append(writer.line(first, rng.choice(others), EXTRA_OBJECTS))
+        if certain or rng.random() < 0.85:
+            lines.append(writer.line(self._stranger(made, topic, rng), topic, EXTRA_OBJECTS))
         return lines
 
-
-def kinds_of_input(number: int, grounded: float, unanswerable: float, rng: random.Random) -> list[str]:
-    """A shuffled list of `facts`, `other_facts` and `none` in exactly the asked proportions."""
-    facts, other = round(number * grounded), round(number * unanswerable)
-    kinds = ["facts"] * facts + ["other_facts"] * other
-    kinds += ["none"] * (number - len(kinds))
-    rng.shuffle(kinds)
-    return kinds
-
-
-def quotas(number: int) -> dict[str, int]:
-    """How many records of each form make up `number`."""
-    counts = {form: round(number * weight) for form, weight in WEIGHTS.items()}
-    counts["symptoms"] += number - sum(counts.values())
-    return counts
+    def _stranger(self, made: Made, topic: str, rng: random.Random) -> Entry:
+        names = {entry.name for entry in made.about}
+        having = self.pool.having(topic)
+        while (stranger := rng.choice(having)).name in names:
+            if len(having) <= len(names):
+                return stranger
+        return stranger
 
 
-def _without_held_out(disease: Disease, held: set[str]) -> Disease:
-    """Take out training facts that name a held-out disease as object."""
-    objects = {topic: tuple(one for one in objects if one not in held) for topic, objects in disease.objects.items()}
-    return Disease(disease.name, {t: o for t, o in objects.items() if o}, disease.predicate, disease.aliases)
+def _gives_away(made: Made, topic: str) -> bool:
+    """Whether a topic answers another one: a route says that a disease is passed on."""
+    return {made.topic, topic} in ({"infectious", "route"}, {"aliases", "icd10"})
 
 
-def split_diseases(cleaned: Cleaned) -> tuple[list[Disease], list[Disease]]:
-    """(training, held-out) diseases."""
-    held = held_out(cleaned.diseases)
-    names = held | {alias for disease in cleaned.diseases if disease.name in held for alias in disease.aliases}
-    train = [_without_held_out(disease, names) for disease in cleaned.diseases if disease.name not in held]
-    return train, [disease for disease in cleaned.diseases if disease.name in held]
+def shares_of(config: DataBuild, split: str) -> tuple[float, float]:
+    """(with facts that answer, with other facts): unseen diseases are asked with facts, seen facts without."""
+    return {"train": (config.grounded, config.unanswerable), "unseen_disease": (1.0, 0.0)}.get(split, (0.0, 0.0))
 
 
-def build_examples(cleaned: Cleaned, config: DataBuild) -> list[Example]:
-    """All examples of all splits, training first.
+def kinds_of_input(shares: tuple[float, float], rng: random.Random) -> Iterator[str]:
+    """What each record's `input` holds, in random order and in the asked proportions within every twenty."""
+    done = 0
+    while True:
+        ends = [round((done + 20) * share) - round(done * share) for share in (shares[0], sum(shares))]
+        block = [_FACTS] * ends[0] + [_OTHER] * (ends[1] - ends[0]) + [_NONE] * (20 - ends[1])
+        rng.shuffle(block)
+        yield from block
+        done += 20
+
+
+def take(sources: dict[str, Iterator[Example]], weights: dict[str, float], number: int) -> list[Example]:
+    """`number` examples (0: all) in the proportion of the weights; what one form lacks the others give."""
+    if not number:
+        return [example for form, weight in weights.items() if weight for example in sources[form]]
+    made: list[Example] = []
+    left = {form: weight for form, weight in weights.items() if weight}
+    while left and len(made) < number:
+        missing, total = number - len(made), sum(left.values())
+        for form, weight in list(left.items()):
+            quota = min(max(1, round(missing * weight / total)), number - len(made))
+            more = list(islice(sources[form], quota))
+            made += more
+            if len(more) < quota:
+                del left[form]
+    return made
+
+
+def _without_held_out(entry: Entry, held: set[str]) -> Entry:
+    """Take out training facts that name a held-out subject as object."""
+    facts = {topic: {one: fact for one, fact in said.items() if one not in held} for topic, said in entry.facts.items()}
+    return replace(entry, facts={topic: said for topic, said in facts.items() if said})
+
+
+def split_entries(cleaned: Cleaned) -> tuple[list[Entry], list[Entry]]:
+    """(training, held-out) subjects."""
+    held = held_out(cleaned.entries)
+    names = held | {alias for entry in cleaned.entries if entry.name in held for alias in entry.aliases}
+    train = [_without_held_out(entry, names) for entry in cleaned.entries if entry.name not in held]
+    return train, [entry for entry in cleaned.entries if entry.name in held]
+
+
+def check(config: DataBuild, wording: Wording) -> dict[str, float]:
+    """The weights of the wanted forms.
 
     Raises:
-        UserError: shares that make no sense, or more records asked for than the graph gives.
+        UserError: numbers that make no sense, or a form that is not known.
     """
     if min(config.grounded, config.unanswerable) < 0 or config.grounded + config.unanswerable > 1:
         raise UserError(f"grounded {config.grounded} + unanswerable {config.unanswerable} must lie between 0 and 1")
-    if config.num_records < 1 or config.num_eval < 0:
-        raise UserError("num_records must be at least 1 and num_eval at least 0")
-    rng = random.Random(config.seed)
-    train, held = split_diseases(cleaned)
-    wanted: tuple[tuple[str, list[Disease], int, Callable[[int], list[str]]], ...] = (
-        ("train", train, config.num_records, lambda n: kinds_of_input(n, config.grounded, config.unanswerable, rng)),
-        ("unseen_disease", held, config.num_eval, lambda n: ["facts"] * n),
-        ("seen_fact", train, config.num_eval, lambda n: ["none"] * n),
-    )
+    if config.num_records < 0 or config.num_eval < 0:
+        raise UserError("num_records and num_eval must not be negative")
+    names = list(wording.forms) if config.forms == "all" else [name.strip() for name in config.forms.split(",")]
+    for name in names:
+        if name not in wording.forms:
+            raise UserError(f"forms: {name!r} is unknown{nearest(name, wording.forms)}")
+    weights = {name: float(wording.forms[name].weight) for name in names}
+    if not any(weights.values()):
+        raise UserError("forms: all weights are 0")
+    return weights
+
+
+@dataclass(frozen=True)
+class Built:
+    """Examples of all splits, training first, and what the fact check refused: split/form → number."""
+
+    examples: list[Example]
+    refused: dict[str, int]
+
+
+def build_examples(cleaned: Cleaned, graph: Graph, config: DataBuild, linker: Linker | None = None) -> Built:
+    """Build every split.
+
+    Raises:
+        UserError: as `check`, or more records asked for than the graph gives.
+    """
+    wording = load_wording(config.forms_path)
+    weights = check(config, wording)
+    linker = linker or Linker.from_graph(graph)
+    train, held = split_entries(cleaned)
     examples: list[Example] = []
-    for split, diseases, number, kinds in wanted:
-        builder = Builder(diseases, split, rng)
-        phrased = "train" if split == "train" else "evaluation"
-        made: list[Example] = []
-        for form, quota in quotas(number).items():
-            made += builder.take(form, quota, phrased, kinds(quota))
+    refused: dict[str, int] = {}
+    for split, entries, number in (
+        ("train", train, config.num_records),
+        ("unseen_disease", held, config.num_eval),
+        ("seen_fact", train, config.num_eval),
+    ):
+        builder = Builder(Pool(entries), split, wording, graph, linker)
+        sources = {form: builder.examples(form, shares_of(config, split), config.seed) for form in weights}
+        made = take(sources, weights, number) if number or split == "train" else []
+        if not made and split == "train":
+            raise UserError(f"graph {config.graph}: nothing to build records from; see `xinglin kg check`")
         if split == "train" and len(made) < number:
             raise UserError(f"num_records {number}: the graph gives only {len(made)} with these forms; ask for fewer")
-        rng.shuffle(made)
+        random.Random(f"{config.seed}/{split}").shuffle(made)
         examples += made
-    return examples
+        refused |= {f"{split}/{form}": count for form, count in builder.refused.items()}
+    return Built(examples, refused)
 
 
-def summarize(examples: list[Example], cleaned: Cleaned, config: DataBuild) -> dict[str, Any]:
-    """Counts per split, form and kind of input, and what the filters dropped."""
+def summarize(built: Built, cleaned: Cleaned, graph: Graph, config: DataBuild) -> dict[str, Any]:
+    """Counts per split, form and kind of input, and what became of the graph's facts."""
     counts: dict[str, Any] = {}
-    for example in examples:
+    for example in built.examples:
         for key, value in (("form", example.form), ("knowledge", example.knowledge)):
             table = counts.setdefault(example.split, {}).setdefault(key, Counter())
             table[value] += 1
     return {
-        "source": CMEKG,
-        "licence": CMEKG_LICENCE,
+        "sources": graph.licences,
         "seed": config.seed,
-        "records": dict(Counter(example.split for example in examples)),
+        "records": dict(Counter(example.split for example in built.examples)),
         "splits": counts,
-        "diseases": len(cleaned.diseases),
-        "dropped_facts_by_rule": dict(cleaned.dropped.most_common()),
+        "subjects": dict(Counter(entry.kind for entry in cleaned.entries)),
+        "facts_looked_at": cleaned.facts,
+        "facts_normalised": cleaned.normalised,
+        "facts_dropped_by_rule": cleaned.rules(),
+        "triples_without_a_form": cleaned.unused,
+        "answers_refused_by_the_fact_check": built.refused,
     }
 
 
@@ -233,7 +284,7 @@ def records_path(output_path: str | Path) -> Path:
 
 
 def write_data(config: DataBuild) -> None:
-    """Build the data and write the three files; each appears whole or not at all.
+    """Build the data and write the four files; each appears whole or not at all.
 
     Raises:
         UserError: as `build_examples`, or an output_path that is a folder.
@@ -243,12 +294,13 @@ def write_data(config: DataBuild) -> None:
         raise UserError(
             f"output_path {config.output_path!r} is a folder; give a file, e.g. {output / 'llama_data.json'}"
         )
-    cleaned = clean(load_cmekg().of_type("disease"))
-    examples = build_examples(cleaned, config)
-    write_jsonl(records_path(output), examples)
-    with atomic_write(output) as file:
-        rows = [json.dumps(to_alpaca(one), ensure_ascii=False) for one in examples if one.split == "train"]
-        file.write("[\n" + ",\n".join(rows) + "\n]\n")
-    summary = summarize(examples, cleaned, config)
+    check(config, load_wording(config.forms_path))
+    graph = open_graph(config.graph)
+    cleaned = clean(graph)
+    built = build_examples(cleaned, graph, config)
+    write_jsonl(records_path(output), built.examples)
+    write_jsonl(output.with_suffix(".dropped.jsonl"), cleaned.dropped)
+    write_json_list(output, (to_alpaca(one) for one in built.examples if one.split == "train"))
+    summary = summarize(built, cleaned, graph, config)
     write_json(output.with_suffix(".summary.json"), summary)
     print(f"{output}: {summary['records']['train']:,} training records; {records_path(output).name}: all splits, full")

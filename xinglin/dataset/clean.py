@@ -1,151 +1,199 @@
-"""From a disease's raw objects to the few that an answer may list. Every filter is named and counted.
+"""From the graph's raw objects to the few that an answer may list. Every rule is named and counted; nothing is lost.
 
-常见症状: 恶心 · 恶心、呕吐 · 呕吐 · 严重者可… · 溃疡病   →   呕吐、恶心
+常见症状: 恶心 · 恶心、呕吐 · 呕吐 · 严重者可… · 溃疡病   →   呕吐、恶心      and a ledger of (fact, rule)
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-from xinglin.knowledge.graph import Subject
-from xinglin.knowledge.link import normalize
-from xinglin.knowledge.policy import ANSWERABLE, PROCEDURE, RED_FLAGS, WRONG_FACTS, excluded
-
-_FRAGMENT = re.compile(
-    "^(甚至|也可|可|以|并|如|其|及|或|和|与|有时|严重|部分|少数|多数|多|常|因|由|但|而|伴|后期|早期|晚期|形成|极|易)"
-    "|(等|者|时|后|的|为主|最为常见|所致|引起|症状|表现|患者|病人)$"
+from xinglin.knowledge.graph import Graph
+from xinglin.knowledge.policy import (
+    ALIASES,
+    ANSWERABLE,
+    INFECTION,
+    PROCEDURE,
+    RED_FLAGS,
+    SUBJECT_TYPE,
+    TOXIC,
+    excluded,
+    why_not,
 )
-_PUNCTUATION = re.compile(r"[、,，;；。:：!?！？()（）\[\]［］【】<>《》/&=\"“”…~]")
-_TOPIC_GENERIC: dict[str, frozenset[str]] = {
-    topic: frozenset(words.split())
-    for topic, words in {
-        "symptoms": """
-            感染 肿瘤 外伤 紧张 不适 粗糙 烦躁 兴奋 充血 渗出 坏死 溃疡病 瘙痒症 癫痫病 脑膜炎症 抑郁症 焦虑症 灼热 淡漠
-            病史 视力 记忆 饮酒 吸烟 口腔黏膜 无症状 下降 缓慢 疾病 炎症 损伤 畸形 增生 肥胖症 糖尿 肿大 增厚 脱落 手术
-            药物 遗传 死亡 粘连 呼吸""",
-        "examinations": """
-            实验室检查 影像学检查 辅助检查 体格检查 体检 查体 检查 常规检查 特殊检查 化验检查 其他检查 病史 诊断 视诊
-            触诊 听诊 叩诊 血 尿 粪便 其他 实验室诊断 临床表现 体征 X线表现 鉴别诊断 电生理 一般检查 放射学检查
-            培养 专科检查""",
-        "complications": """
-            脑膜炎症 癫痫病 可并发 感染 性病 肿胀 疼痛 溃疡病 结石病 肿瘤 死亡 畸形 并发症""",
-        "department": "",
-    }.items()
-}
-"""Words too general to answer with, and forced normalisations (溃疡→溃疡病) that read wrongly as a symptom."""
-_SUPPORT = {"symptoms": 3, "examinations": 2, "complications": 2, "department": 5}
-"""In how many diseases an object must stand: a text fragment stands in one, a medical term in many."""
+from xinglin.knowledge.rules import SUPPORT, reject
+from xinglin.knowledge.terms import broken, is_chinese, normalize
+from xinglin.records import Fact
 
 
 @dataclass(frozen=True)
-class Disease:
-    """A disease with what may be said of it.
+class Entry:
+    """A subject with what may be said of it.
 
     Attributes:
-        objects: topic → objects: red flags first, then by support in the whole graph, then by name.
-        predicate: (topic, object) → the graph's predicate that states it.
-        raw_symptoms: everything the graph lists, before any filter; tells close relatives apart from others.
+        kind: its type in the graph.
+        facts: topic → object → the fact that states it. Objects are normalised and ordered: red flags first, then by
+            how many statements agree, then by support in the graph, then by name.
+        aliases: other names, for telling relatives apart from others; those that may be said are a topic too.
+        raw_symptoms: everything the graph lists, before any rule.
     """
 
     name: str
-    objects: dict[str, tuple[str, ...]]
-    predicate: dict[tuple[str, str], str]
+    kind: str
+    facts: dict[str, dict[str, Fact]]
     aliases: tuple[str, ...] = ()
     raw_symptoms: tuple[str, ...] = ()
+
+    def objects(self, topic: str) -> tuple[str, ...]:
+        """What may be said on a topic, the best first; empty where nothing may."""
+        return tuple(self.facts.get(topic, ()))
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """One fact that is not used, and the rule that says so."""
+
+    fact: Fact
+    rule: str
 
 
 @dataclass
 class Cleaned:
-    """The usable diseases and what was dropped, by rule."""
+    """The usable subjects and the ledger of what was dropped.
 
-    diseases: list[Disease]
-    dropped: Counter[str] = field(default_factory=Counter)
+    Attributes:
+        facts: how many facts were looked at.
+        normalised: how many objects `normalize` changed (width, dashes, brackets, spaces).
+        unused: predicate → number of its triples, for those that no question form uses.
+    """
 
+    entries: list[Entry]
+    dropped: list[Dropped] = field(default_factory=list)
+    facts: int = 0
+    normalised: int = 0
+    unused: dict[str, int] = field(default_factory=dict)
 
-def _split(topic: str, text: str) -> list[str]:
-    return re.split("[;；、]", text) if topic == "department" else [text]
+    @property
+    def diseases(self) -> list[Entry]:
+        """The usable diseases."""
+        return [entry for entry in self.entries if entry.kind == "disease"]
 
-
-def reject(topic: str, text: str) -> str | None:
-    """The name of the rule that drops an object, or None when it is usable as it is."""
-    if excluded(text):
-        return "policy"
-    if text in _TOPIC_GENERIC[topic]:
-        return "generic word"
-    if not 2 <= len(text) <= 12:
-        return "length"
-    if _PUNCTUATION.search(text):
-        return "punctuation"
-    if _FRAGMENT.search(text):
-        return "fragment"
-    if not re.search("[\u4e00-\u9fff]", text) and topic != "examinations":
-        return "not Chinese"
-    if topic == "department" and not text.endswith("科"):
-        return "not a department"
-    return None
+    def rules(self) -> dict[str, int]:
+        """Rule → number of facts that it dropped, the largest first."""
+        return dict(Counter(one.rule for one in self.dropped).most_common())
 
 
-def _without_substrings(objects: Iterable[str]) -> list[str]:
-    kept = list(objects)
-    return [one for one in kept if not any(one != other and one in other for other in kept)]
+_CODE = re.compile(r"[A-Z]\d\d(\.\d+)?")
+
+_Statements = dict[str, list[Fact]]  # object → the facts that state it
 
 
-def clean(subjects: list[Subject]) -> Cleaned:
-    """Clean all diseases' objects for the topics of `ANSWERABLE` that examples are built from.
+def clean(graph: Graph) -> Cleaned:
+    """Apply every rule to every fact that some question form could use.
 
     Args:
-        subjects: the graph's diseases; the support of an object is counted over them.
+        graph: the support of an object is counted over all of it.
     """
-    result = Cleaned([])
-    support: dict[str, Counter[str]] = {topic: Counter() for topic in _SUPPORT}
-    raw: list[tuple[Subject, dict[str, dict[str, str]]]] = []
-    for subject in subjects:
-        found = {topic: _usable(subject, topic, result.dropped) for topic in _SUPPORT}
-        for topic, objects in found.items():
-            support[topic].update(objects.keys())
-        raw.append((subject, found))
-    for subject, found in raw:
-        odd = not 2 <= len(subject.name) <= 14 or _PUNCTUATION.search(subject.name)
-        if odd or excluded(subject.name) or PROCEDURE.search(subject.name):
-            result.dropped["subject name"] += 1
-            continue
-        disease = _disease(subject, found, support, result.dropped)
-        if disease.objects:
-            result.diseases.append(disease)
+    used = {predicate for said in ANSWERABLE.values() for predicate in said}
+    result = Cleaned([], unused={name: triples for name, _, triples in graph.predicates() if name not in used})
+    toxic = {fact.subject for fact in graph.select(("毒性",)) if TOXIC.search(fact.object)}
+    found: dict[str, dict[str, _Statements]] = defaultdict(dict)
+    for topic, predicates in ANSWERABLE.items():
+        kind = SUBJECT_TYPE.get(topic, "disease")
+        for fact in graph.select(predicates):
+            if fact.subject_type == kind:
+                rule = "toxic herb" if kind == "herb" and fact.subject in toxic else _subject_rule(fact.subject)
+                _sort_in(topic, fact, rule, graph, found, result)
+    support = _support(found)
+    names = _Names(graph)
+    for subject in sorted(found):
+        facts = {topic: _keep(topic, said, support[topic], result) for topic, said in found[subject].items()}
+        if facts := {topic: kept for topic, kept in facts.items() if kept}:
+            result.entries.append(names.entry(subject, facts))
     return result
 
 
-def _usable(subject: Subject, topic: str, dropped: Counter[str]) -> dict[str, str]:
-    """Object → predicate, for the objects that no rule drops."""
-    found: dict[str, str] = {}
-    for predicate in ANSWERABLE[topic]:
-        for text in subject.facts.get(predicate, ()):
-            for part in map(normalize, _split(topic, text)):
-                rule = reject(topic, part) or ("names the disease" if part in subject.name else None)
-                if (subject.name, predicate, part) in WRONG_FACTS:
-                    rule = "known to be wrong"
-                if rule:
-                    dropped[rule] += 1
-                else:
-                    found.setdefault(part, predicate)
-    return found
+def _support(found: dict[str, dict[str, _Statements]]) -> dict[str, Counter[str]]:
+    """Topic → object → in how many subjects it stands; what harms, signs and follows is counted together."""
+    support = {topic: Counter(one for said in found.values() for one in said.get(topic, ())) for topic in ANSWERABLE}
+    both = support["causes"] + support["complications"] + support["symptoms"]
+    return support | {"causes": both, "complications": both}
 
 
-def _disease(
-    subject: Subject, found: dict[str, dict[str, str]], support: dict[str, Counter[str]], dropped: Counter[str]
-) -> Disease:
-    objects: dict[str, tuple[str, ...]] = {}
-    predicate: dict[tuple[str, str], str] = {}
-    for topic, candidates in found.items():
-        known = [one for one in candidates if support[topic][one] >= _SUPPORT[topic]]
-        kept = sorted(_without_substrings(known), key=lambda one: (one not in RED_FLAGS, -support[topic][one], one))
-        dropped["rare"] += len(candidates) - len(known)
-        dropped["substring of a sibling"] += len(known) - len(kept)
-        if kept:
-            objects[topic] = tuple(kept)
-            predicate |= {(topic, one): candidates[one] for one in kept}
-    names = [alias for key in ("别称", "同义词", "又称") for alias in subject.facts.get(key, ())]
-    aliases = tuple(sorted(set(map(normalize, names)) - {subject.name}))
-    raw = tuple(text for key in ANSWERABLE["symptoms"] for text in subject.facts.get(key, ()))
-    return Disease(subject.name, objects, predicate, aliases, raw)
+@lru_cache(1 << 16)
+def _subject_rule(name: str) -> str | None:
+    odd = not 2 <= len(name) <= 14 or broken(name) not in (None, "length", "fragment")
+    return "subject name" if odd or excluded(name) or PROCEDURE.search(name) else None
+
+
+def _sort_in(
+    topic: str, fact: Fact, rule: str | None, graph: Graph, found: dict[str, dict[str, _Statements]], result: Cleaned
+) -> None:
+    """Put one fact among the usable statements, or into the ledger."""
+    result.facts += 1
+    parts = re.split("[;；、]", fact.object) if topic == "department" else [fact.object]
+    for part in map(normalize, parts):
+        result.normalised += part != fact.object and len(parts) == 1
+        said = {"无传染性": "无"}.get(part, part) if topic == "infectious" else part
+        why = rule or why_not(fact) or reject(topic, said, graph)
+        if not why and said in fact.subject and topic not in ("body_site", "department"):
+            why = "names the subject"
+        if not why and said == "无" and INFECTION.search(fact.subject):
+            why = "an infection said not to be infectious"
+        if why:
+            result.dropped.append(Dropped(fact, why))
+        else:
+            found[fact.subject].setdefault(topic, {}).setdefault(said, []).append(fact)
+
+
+def _keep(topic: str, said: _Statements, support: Counter[str], result: Cleaned) -> dict[str, Fact]:
+    """The objects of one subject and topic that are frequent enough and no part of another, the best first."""
+    if topic == "infectious" and len(said) > 1:
+        result.dropped += [Dropped(fact, "both yes and no") for facts in said.values() for fact in facts]
+        return {}
+    rare = [one for one in said if support[one] < SUPPORT.get(topic, 1)]
+    rest = said.keys() - set(rare)
+    inside = [one for one in rest if any(one != other and one in other for other in rest)]
+    for rule, gone in (("rare", rare), ("substring of a sibling", inside)):
+        result.dropped += [Dropped(fact, rule) for one in gone for fact in said[one]]
+
+    def rank(one: str) -> tuple[bool, int, int, str]:
+        return one not in RED_FLAGS, -len({(f.predicate, f.source) for f in said[one]}), -support[one], one
+
+    return {one: replace(said[one][0], object=one) for one in sorted(rest - set(inside), key=rank)}
+
+
+class _Names:
+    """What else the graph has on its subjects: other names, codes, unfiltered symptoms."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.kind = dict(graph.subjects())
+        self.aliases = self._by_subject(graph, ALIASES)
+        self.symptoms = self._by_subject(graph, ANSWERABLE["symptoms"])
+        self.icd10 = self._by_subject(graph, ("ICD10",))
+        self.owners = Counter(alias for said in self.aliases.values() for alias in {normalize(f.object) for f in said})
+
+    @staticmethod
+    def _by_subject(graph: Graph, predicates: tuple[str, ...]) -> dict[str, list[Fact]]:
+        said: dict[str, list[Fact]] = defaultdict(list)
+        for fact in graph.select(predicates):
+            said[fact.subject].append(fact)
+        return said
+
+    def entry(self, name: str, facts: dict[str, dict[str, Fact]]) -> Entry:
+        aliases = {normalize(fact.object): fact for fact in self.aliases.get(name, [])}
+        aliases.pop(normalize(name), None)
+        said = {alias: replace(fact, object=alias) for alias, fact in sorted(aliases.items()) if self._sayable(alias)}
+        codes = {fact.object: fact for fact in self.icd10.get(name, []) if _CODE.fullmatch(fact.object)}
+        more = {"aliases": said, "icd10": codes if len(codes) == 1 else {}}
+        return Entry(
+            normalize(name),  # 格林—巴利 was 格林-巴利 before the graph's makers
+            self.kind[name],
+            facts | {topic: kept for topic, kept in more.items() if kept},
+            aliases=tuple(sorted(aliases)),
+            raw_symptoms=tuple(fact.object for fact in self.symptoms.get(name, [])),
+        )
+
+    def _sayable(self, alias: str) -> bool:
+        """Whether an alias is whole, Chinese, of one subject only and no subject itself."""
+        alone = self.owners[alias] == 1 and alias not in self.kind
+        return alone and not broken(alias) and is_chinese(alias) and not excluded(alias)

@@ -1,255 +1,237 @@
-"""Question forms: how a disease's facts become a question, the knowledge beside it, and an answer.
+"""How facts become questions with answers: one maker a form. Vignettes are in vignettes.py, the words in forms.yaml.
 
     symptoms · 偏头痛有哪些症状？
-    资料     · 偏头痛的症状：畏光、恶心        ← facts, in any order, among others
+    资料     · 偏头痛的症状：畏光、恶心        ← the line that answers, among others, in any order
     answer   · 偏头痛的症状有畏光、恶心，请及时就医。
 
-Each form keeps some phrasings for evaluation: training never sees them.
+A maker yields questions until its split gives no more; no two of them are the same.
 """
 
-import random
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator
 
-from xinglin.dataset.clean import Disease
-from xinglin.knowledge.policy import EMERGENCY
+from xinglin.dataset.clean import Entry
+from xinglin.dataset.pool import Pool
+from xinglin.dataset.vignettes import kin, vignette
+from xinglin.dataset.wording import Line, Made, Writer
 
-MAX_OBJECTS = 5
 SHARED, OWN = 3, 2
 """Objects of a comparison: shared, and of each side alone."""
-TOPIC_WORDS = {"symptoms": "症状", "examinations": "检查", "department": "就诊科室", "complications": "并发症"}
+_PARTNERS = 3
+"""In how many comparisons a disease comes first, at most."""
 
-Triple = tuple[str, str, str]
+_ORGANS = {
+    "眼": "眼科",
+    "口腔": "口腔科 口腔颌面外科 口腔修复科",
+    "皮肤": "皮肤科",
+    "骨": "骨科",
+    "女性": "妇科 产科 妇产科",
+    "泌尿": "泌尿外科 肾内科 男科",
+    "耳鼻喉": "耳鼻喉科 耳鼻咽喉科",
+    "神经精神": "神经内科 神经外科 神经科 精神科 精神心理科",
+    "心": "心内科 心血管内科 心外科 心血管科",
+    "呼吸": "呼吸内科 呼吸科 胸外科",
+    "消化": "消化内科 消化科 肛肠科",
+    "内分泌": "内分泌科",
+    "血液": "血液科 血液内科",
+}
+_ORGAN = {name: organ for organ, names in _ORGANS.items() for name in names.split()}
+"""Department of one organ → the organ. Two of different organs are two departments whatever a hospital calls them;
+general ones (内科, 外科, 儿科, 肿瘤科, 急诊科 …) overlap with all and prove nothing."""
 
-
-@dataclass(frozen=True)
-class Form:
-    """A one-disease question form.
-
-    Attributes:
-        minimum: how many objects a disease must have for this question to be worth asking.
-        train, evaluation: phrasings with `{d}` for the disease; the two never overlap.
-        answers: with `{d}`, `{w}` (the topic's word, as the line has it) and `{o}` (the objects). An answer
-            begins as the line it stands on begins, which a small model learns to copy soonest.
-    """
-
-    topic: str
-    minimum: int
-    train: tuple[str, ...]
-    evaluation: tuple[str, ...]
-    answers: tuple[str, ...]
-
-
-FORMS: dict[str, Form] = {
-    "symptoms": Form(
-        "symptoms",
-        3,
-        (
-            "{d}有哪些症状？",
-            "{d}的常见症状是什么？",
-            "得了{d}会有什么表现？",
-            "请问{d}一般有什么症状？",
-            "{d}患者通常有哪些表现？",
-            "怎么看出来是{d}，有什么症状？",
-            "{d}发病时会出现哪些不舒服？",
-            "请列出{d}的临床表现。",
-            "医生您好，我爸得了{d}，会有什么感觉？",
-            "最近听说{d}，这个病发作起来是什么样子？",
-            "我怀疑自己是{d}，一般哪里会难受？",
-            "{d}早期身体有什么异常？",
-            "邻居被诊断为{d}，他会有哪些难受的地方？",
-            "帮我看看{d}都有啥症状。",
-        ),
-        ("{d}发作起来身体有哪些反应？", "{d}的病人多半有什么样的不适？", "一般来说，{d}会让人出现什么症状？"),
-        (
-            "{d}的{w}有{o}，请及时就医。",
-            "{d}的{w}包括{o}，请尽早就医。",
-        ),
-    ),
-    "examinations": Form(
-        "examinations",
-        2,
-        (
-            "{d}需要做哪些检查？",
-            "怀疑{d}要查什么？",
-            "诊断{d}要做什么检查？",
-            "得了{d}去医院一般检查什么？",
-            "{d}的检查项目有哪些？",
-            "请列出{d}常做的检查。",
-            "确诊{d}通常靠哪些检查？",
-            "想知道是不是{d}，该做哪些检查？",
-            "医生怀疑我有{d}，接下来要查哪些项目？",
-            "我妈可能得了{d}，去医院要做什么检查才能确定？",
-            "{d}要拍片子还是抽血，具体查什么？",
-            "门诊遇到疑似{d}的病人，通常安排什么检查？",
-            "听说{d}要查不少东西，都有什么？",
-            "帮我看看{d}该查啥。",
-        ),
-        ("要弄清是不是{d}，医院会安排哪些检查？", "{d}在门诊多半要做什么检查？", "查{d}一般用哪些检查手段？"),
-        ("{d}的{w}有{o}，请听医生安排。", "{d}的{w}包括{o}，请听医生安排。"),
-    ),
-    "department": Form(
-        "department",
-        1,
-        (
-            "{d}应该挂哪个科？",
-            "{d}看什么科？",
-            "得了{d}要去哪个科室就诊？",
-            "请问{d}挂什么号？",
-            "{d}属于哪个科室？",
-            "{d}去医院看哪个科？",
-            "患{d}应到什么科室就医？",
-            "怀疑{d}该挂什么科？",
-            "我妈查出{d}，带她去医院挂哪个科好？",
-            "朋友得了{d}，该去找哪科医生？",
-            "医生您好，{d}应该看哪一科？",
-            "想给孩子看{d}，挂号选哪个科室？",
-            "去大医院看{d}，导诊台会让我去哪个科？",
-            "{d}这种病由哪个科室负责？",
-        ),
-        ("家里有人得了{d}，到医院该找哪个科？", "{d}归医院哪个科管？", "第一次看{d}，号要挂在哪个科？"),
-        ("{d}的{w}是{o}。", "{d}的{w}为{o}。"),
-    ),
-    "complications": Form(
-        "complications",
-        2,
-        (
-            "{d}有哪些并发症？",
-            "{d}会引起什么并发症？",
-            "{d}拖下去会有什么后果？",
-            "{d}可能并发哪些疾病？",
-            "得了{d}要当心哪些并发症？",
-            "{d}常见的并发症是什么？",
-            "请列出{d}的并发症。",
-            "{d}容易合并什么病？",
-            "我爸有{d}，一直没治，会发展成什么病？",
-            "{d}控制不好会带来哪些别的问题？",
-            "医生，{d}后期可能出现哪些情况要留意？",
-            "得了{d}，还可能连累身体哪些地方？",
-            "听说{d}会引出别的病，都有什么？",
-            "帮我看看{d}有啥并发症。",
-        ),
-        ("{d}要是不管它，会出现什么并发症？", "{d}的病人要提防哪些并发症？", "{d}会不会连带引起别的病，是哪些？"),
-        ("{d}的{w}有{o}，请尽早就医。", "{d}的{w}包括{o}，请及时就医。"),
-    ),
+_CAUSE_KINDS = {
+    "infection": re.compile("病毒|菌|感染|寄生虫|螺旋体|原虫|衣原体|支原体"),
+    "heredity": re.compile("遗传|染色体|基因|先天"),
+    "injury": re.compile("外伤|暴力|创伤|骨折|撞|跌|扭伤|挤压"),
+    "poison": re.compile("中毒|毒物|农药"),
 }
 
-COMPARISON_TRAIN = (
-    "{a}和{b}的症状有什么异同？",
-    "{a}与{b}的症状有哪些相同和不同？",
-    "怎么区分{a}和{b}的症状？",
-    "比较一下{a}和{b}的症状。",
-    "{a}跟{b}症状上有什么区别？",
-    "{a}和{b}有哪些共同的症状？各自还有什么？",
-    "请对比{a}与{b}的常见症状。",
-    "{a}、{b}的表现一样吗？",
-    "医生，我到底是{a}还是{b}，两个病的症状差别在哪里？",
-    "我妈可能是{a}，也可能是{b}，这两种病的感觉有什么相同和不同？",
-    "听说{a}和{b}很像，症状上哪些重合？",
-    "帮我比较{a}和{b}，都有啥症状。",
-)
-COMPARISON_EVALUATION = (
-    "{a}和{b}放在一起看，症状哪些一样、哪些不一样？",
-    "我分不清{a}和{b}，两种病的症状差在哪？",
-    "{a}与{b}的症状有哪些重合，哪些各有？",
-)
-LEADS = (
-    "医生您好，",
-    "你好，想问一下，",
-    "请教一下：",
-    "想咨询一下，",
-    "在网上没查到，",
-    "麻烦问一句，",
-    "刚看到一个病名，",
-    "有件事想弄明白：",
-)
-LEAD_SHARE = 0.35
-TRAIN_PHRASINGS = frozenset(COMPARISON_TRAIN).union(*(form.train for form in FORMS.values()))
-COMPARISON_ANSWER = "两者的共同症状有{shared}；{a}的其他症状有{only_a}；{b}的其他症状有{only_b}。请就医鉴别。"
-BOTH = "两者"
-URGENT = "急症请立即拨打120。"
-ABSTAIN = "{d}的{topic}资料中没有提到，不能据此回答，请咨询医生。"
+
+def single(topic: str) -> Callable[[Pool, Writer], Iterator[Made]]:
+    """The maker of a form that asks one subject for one topic."""
+
+    def make(pool: Pool, writer: Writer) -> Iterator[Made]:
+        able = [one for one in pool.having(topic) if len(one.objects(topic)) >= writer.form.minimum]
+        for entry in writer.shuffled(able):
+            line = writer.line(entry, topic)
+            answer = writer.say(writer.form.answers, [entry], d=entry.name, w=line.word, o=line.listed)
+            yield Made(writer.ask(d=entry.name, kin=kin(entry, writer.rng)), answer, (line,), (entry,), topic)
+
+    return make
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of knowledge, in the order it is shown.
-
-    Attributes:
-        about: a disease, or `BOTH` of a comparison.
-        word: what is said of it: the topic, or what a comparison worked out.
-        more: the list was cut.
-        triples: the graph's facts that the line stands on.
-    """
-
-    about: str
-    word: str
-    objects: tuple[str, ...]
-    more: bool
-    triples: tuple[Triple, ...]
-
-    @property
-    def listed(self) -> str:
-        """`甲、乙、丙`, with 等 when the list was cut."""
-        return "、".join(self.objects) + ("等" if self.more else "")
-
-    @property
-    def text(self) -> str:
-        """As it stands in `input`."""
-        return f"{self.about}的{self.word}：{self.listed}"
+def infectious(pool: Pool, writer: Writer) -> Iterator[Made]:
+    """Whether a disease is passed on, and by which route where the graph says it."""
+    for entry in writer.shuffled(pool.having("infectious")):
+        lines = [writer.line(entry, "infectious")]
+        yes = entry.objects("infectious") == ("有",)
+        answers = writer.form.answers if yes else writer.form.answers_no
+        if yes and entry.objects("route"):
+            lines.append(writer.line(entry, "route"))
+            answers = writer.form.answers_route
+        answer = writer.say(answers, [entry], d=entry.name, r=lines[-1].listed)
+        yield Made(writer.ask(d=entry.name), answer, tuple(lines), (entry,), "infectious")
 
 
-def choose(disease: Disease, topic: str, rng: random.Random, limit: int = MAX_OBJECTS) -> Line:
-    """A topic's best `limit` objects in any order, as one line; predicates that mean the same are one to a reader."""
-    objects = list(disease.objects[topic][:limit])
-    rng.shuffle(objects)
-    triples = tuple((disease.name, disease.predicate[topic, one], one) for one in objects)
-    more = len(disease.objects[topic]) > limit
-    return Line(disease.name, TOPIC_WORDS[topic], tuple(objects), more, triples)
+def comparison(pool: Pool, writer: Writer) -> Iterator[Made]:
+    """Symptoms of two diseases of one department: at least three shared, at least two of each one's own."""
+    seen: set[frozenset[str]] = set()
+    for _ in range(_PARTNERS):
+        for one in writer.shuffled(pool.having("symptoms")):
+            near = [other for name in one.objects("department") for other in pool.department[name]]
+            tries = writer.rng.sample(near, min(30, len(near)))
+            other = next((x for x in tries if frozenset((one.name, x.name)) not in seen and _comparable(one, x)), None)
+            if other:
+                seen.add(frozenset((one.name, other.name)))
+                lines = writer.compared(one, other, "symptoms", SHARED, OWN)
+                shared, only_a, only_b = (line.listed for line in lines)
+                names = {"a": one.name, "b": other.name}
+                answer = writer.say(
+                    writer.form.answers, [one, other], shared=shared, only_a=only_a, only_b=only_b, **names
+                )
+                yield Made(writer.ask(**names), answer, lines, (one, other), "symptoms")
 
 
-def urgent(name: str) -> str:
-    """What ends an answer about a disease that cannot wait, empty for the others."""
-    return URGENT if EMERGENCY.search(name) else ""
-
-
-def _ask(rng: random.Random, phrasings: tuple[str, ...], **names: str) -> str:
-    """One phrasing, sometimes with a few words before it, as people write."""
-    lead = rng.choice(LEADS) if rng.random() < LEAD_SHARE and phrasings[0] in TRAIN_PHRASINGS else ""
-    return lead + rng.choice(phrasings).format(**names)
-
-
-def single(form: Form, disease: Disease, rng: random.Random, phrasings: tuple[str, ...]) -> tuple[str, str, list[Line]]:
-    """(question, answer, lines the answer stands on) of a one-disease form."""
-    line = choose(disease, form.topic, rng)
-    question = _ask(rng, phrasings, d=disease.name)
-    answer = rng.choice(form.answers).format(d=disease.name, w=line.word, o=line.listed)
-    return question, answer + urgent(disease.name), [line]
-
-
-def comparable(one: Disease, other: Disease) -> bool:
-    """Whether two diseases share enough symptoms, and keep enough of their own, to be compared."""
-    left, right = set(one.objects["symptoms"]), set(other.objects["symptoms"])
+def _comparable(one: Entry, other: Entry) -> bool:
+    left, right = set(one.objects("symptoms")), set(other.objects("symptoms"))
     return len(left & right) >= 3 and len(left - right) >= 2 and len(right - left) >= 2
 
 
-def compared(
-    one: Disease, other: Disease, rng: random.Random, phrasings: tuple[str, ...]
-) -> tuple[str, str, list[Line]]:
-    """(question, answer, lines) of a comparison: what is shared first.
+def same_cause(pool: Pool, writer: Writer) -> Iterator[Made]:
+    """Whether two diseases have the same causes.
 
-    What is shared is worked out here, not left to the model: a set is a program's business, wording is the model's.
+    Never an unqualified yes, since a graph does not list all causes; a no only for causes of different kinds
+    (an infection here, heredity there), never for causes that are merely not listed.
     """
-    first, second = one.objects["symptoms"], other.objects["symptoms"]
-    sides = (
-        (BOTH, "共同症状", [x for x in first if x in second][:SHARED], (one, other)),
-        (one.name, "其他症状", [x for x in first if x not in second][:OWN], (one,)),
-        (other.name, "其他症状", [x for x in second if x not in first][:OWN], (other,)),
+    able = [one for one in pool.having("causes") if len(one.objects("causes")) >= 2]
+    for turn, one in enumerate(writer.shuffled(able)):
+        tries = writer.rng.sample(able, min(200, len(able)))
+        fits = _share_causes if turn % 2 else _other_kind_of_cause
+        other = next((x for x in tries if x is not one and fits(one, x)), None)
+        if other is None:
+            continue
+        names = {"a": one.name, "b": other.name}
+        if turn % 2:
+            lines: tuple[Line, ...] = writer.compared(one, other, "causes", SHARED, OWN)
+            answers = writer.form.answers
+        else:
+            lines = (writer.line(one, "causes", SHARED), writer.line(other, "causes", SHARED))
+            answers = writer.form.answers_no
+        parts = dict(zip(("only_b", "only_a", "shared"), (line.listed for line in reversed(lines)), strict=False))
+        answer = writer.say(answers, [one, other], **names, **parts)
+        yield Made(writer.ask(**names), answer, tuple(lines), (one, other), "causes")
+
+
+def _share_causes(one: Entry, other: Entry) -> bool:
+    left, right = set(one.objects("causes")), set(other.objects("causes"))
+    return bool(left & right and left - right and right - left)
+
+
+def _kinds(entry: Entry) -> set[str]:
+    text = "、".join(entry.objects("causes")) + entry.name
+    return {kind for kind, pattern in _CAUSE_KINDS.items() if pattern.search(text)}
+
+
+def _other_kind_of_cause(one: Entry, other: Entry) -> bool:
+    left, right = _kinds(one), _kinds(other)
+    return (
+        len(left) == len(right) == 1 and left != right and not set(one.objects("causes")) & set(other.objects("causes"))
     )
-    lines = []
-    for about, word, objects, diseases in sides:
-        rng.shuffle(objects)
-        triples = tuple((d.name, d.predicate["symptoms", x], x) for d in diseases for x in objects)
-        lines.append(Line(about, word, tuple(objects), False, triples))
-    shared, only_a, only_b = (line.listed for line in lines)
-    answer = COMPARISON_ANSWER.format(a=one.name, b=other.name, shared=shared, only_a=only_a, only_b=only_b)
-    return _ask(rng, phrasings, a=one.name, b=other.name), answer + urgent(one.name + other.name), lines
+
+
+def _organs(entry: Entry) -> set[str] | None:
+    """The organs of a disease's departments; None when one of them is a general department."""
+    found = {_ORGAN.get(name) for name in entry.objects("department")}
+    return None if not found or None in found else {one for one in found if one}
+
+
+def same_department(pool: Pool, writer: Writer) -> Iterator[Made]:
+    """Whether two diseases are seen in one department; a no only for departments of different organs."""
+    able = [one for one in pool.having("department") if len(one.objects("department")) == 1]
+    for turn, one in enumerate(writer.shuffled(able)):
+        tries = writer.rng.sample(able, min(100, len(able)))
+        fits = _same_department if turn % 2 else _other_organ
+        other = next((x for x in tries if x is not one and fits(one, x)), None)
+        if other is None:
+            continue
+        lines = (writer.line(one, "department"), writer.line(other, "department"))
+        names = {"a": one.name, "b": other.name}
+        answers = writer.form.answers if turn % 2 else writer.form.answers_no
+        answer = writer.say(answers, [one, other], only_a=lines[0].listed, only_b=lines[1].listed, **names)
+        yield Made(writer.ask(**names), answer, lines, (one, other), "department")
+
+
+def _same_department(one: Entry, other: Entry) -> bool:
+    return one.objects("department") == other.objects("department")
+
+
+def _other_organ(one: Entry, other: Entry) -> bool:
+    left, right = _organs(one), _organs(other)
+    return bool(left and right and not left & right)
+
+
+def verify_department(pool: Pool, writer: Writer) -> Iterator[Made]:
+    """Whether a disease is seen in a named department; a no only for a department of another organ."""
+    for turn, entry in enumerate(writer.shuffled(pool.having("department"))):
+        line = writer.line(entry, "department")
+        organs = _organs(entry)
+        if turn % 2:
+            asked, answers = writer.rng.choice(line.objects), writer.form.answers
+        elif organs:
+            others = sorted(name for name, organ in _ORGAN.items() if organ not in organs and name in pool.department)
+            if not others:
+                continue
+            asked, answers = writer.rng.choice(others), writer.form.answers_no
+        else:
+            continue
+        answer = writer.say(answers, [entry], d=entry.name, o=line.listed, x=asked)
+        yield Made(writer.ask(d=entry.name, x=asked), answer, (line,), (entry,), "department")
+
+
+def verify_alias(pool: Pool, writer: Writer) -> Iterator[Made]:
+    """Whether two names are one disease; a no only where both have a code and the codes' categories differ."""
+    coded = pool.having("icd10")
+    for turn, entry in enumerate(
+        writer.shuffled([one for one in pool.diseases if one.facts.keys() & {"aliases", "icd10"}])
+    ):
+        if turn % 2 and entry.objects("aliases"):
+            line = writer.line(entry, "aliases", 3)
+            asked = writer.rng.choice(line.objects)
+            answer = writer.say(writer.form.answers, d=entry.name, x=asked)
+            line = writer.line_of(entry, "aliases", (asked,), more=len(entry.objects("aliases")) > 1)
+            yield Made(writer.ask(d=entry.name, x=asked), answer, (line,), (entry,), "aliases")
+        elif entry.objects("icd10"):
+            other = writer.rng.choice([one for one in coded if _same_department(one, entry)] or coded)
+            code, others = entry.objects("icd10")[0], other.objects("icd10")[0]
+            if code[:3] != others[:3]:
+                lines = (writer.line(entry, "icd10"), writer.line(other, "icd10"))
+                answer = writer.say(writer.form.answers_no, d=entry.name, x=other.name, o=code, r=others)
+                yield Made(writer.ask(d=entry.name, x=other.name), answer, lines, (entry, other), "icd10")
+
+
+MAKERS: dict[str, Callable[[Pool, Writer], Iterator[Made]]] = {
+    **{
+        topic: single(topic)
+        for topic in (
+            "symptoms",
+            "department",
+            "examinations",
+            "complications",
+            "causes",
+            "treatment",
+            "body_site",
+            "population",
+            "route",
+        )
+    },
+    "exam_diseases": single("diseases"),
+    "herb_effects": single("effects"),
+    "infectious": infectious,
+    "comparison": comparison,
+    "same_cause": same_cause,
+    "same_department": same_department,
+    "verify_department": verify_department,
+    "verify_alias": verify_alias,
+    **{f"vignette_{asked}": vignette(asked) for asked in ("disease", "department", "examinations", "treatment")},
+}
+"""Form → its maker."""

@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from xinglin.dataset.clean import Disease
+from xinglin.dataset.clean import Entry
 
 _MODIFIERS = re.compile(
     "^(小儿|儿童|新生儿|婴儿|婴幼儿|老年人?|妊娠期?|妊娠合并|急性|慢性|亚急性|原发性|继发性|先天性|获得性|特发性|家族性"
@@ -36,17 +36,17 @@ class _Union:
         self.parent[high] = low
 
 
-def groups(diseases: list[Disease]) -> dict[str, str]:
-    """Map each disease's name to the name of its group."""
-    union = _Union(disease.name for disease in diseases)
+def groups(entries: list[Entry]) -> dict[str, str]:
+    """Map each subject's name to the name of its group."""
+    union = _Union(entry.name for entry in entries)
     keys: dict[str, str] = {}
-    for disease in diseases:
-        stripped = _MODIFIERS.sub("", disease.name)
-        for key in (disease.name, *disease.aliases, *([stripped] if len(stripped) > 1 else [])):
-            union.join(disease.name, keys.setdefault(key, disease.name))
-    for one, other in similar_pairs({disease.name: disease.raw_symptoms for disease in diseases}):
+    for entry in entries:
+        stripped = _MODIFIERS.sub("", entry.name)
+        for key in (entry.name, *entry.aliases, *([stripped] if len(stripped) > 1 else [])):
+            union.join(entry.name, keys.setdefault(key, entry.name))
+    for one, other in similar_pairs({entry.name: entry.raw_symptoms for entry in entries}):
         union.join(one, other)
-    return {disease.name: union.root(disease.name) for disease in diseases}
+    return {entry.name: union.root(entry.name) for entry in entries}
 
 
 def similar_pairs(sets: dict[str, tuple[str, ...]], threshold: float = _JACCARD) -> list[tuple[str, str]]:
@@ -71,10 +71,10 @@ def similar_pairs(sets: dict[str, tuple[str, ...]], threshold: float = _JACCARD)
     return pairs
 
 
-def held_out(diseases: list[Disease], share: float = 0.1) -> set[str]:
-    """Names of the diseases that training must never see; the same for every seed and machine."""
+def held_out(entries: list[Entry], share: float = 0.1) -> set[str]:
+    """Names of the subjects that training must never see; the same for every seed and machine."""
 
     def bucket(group: str) -> float:
         return int.from_bytes(hashlib.sha256(group.encode()).digest()[:4]) / 2**32
 
-    return {name for name, group in groups(diseases).items() if bucket(group) < share}
+    return {name for name, group in groups(entries).items() if bucket(group) < share}

@@ -5,7 +5,6 @@ xinglin compare --base_model smollm2-135m --lora_weights runs/demo/adapter \
 """
 
 import gc
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,17 @@ from rich.progress import track
 
 from xinglin.backbone import choose_precision
 from xinglin.console import stderr
-from xinglin.dataset.clean import Cleaned, clean, reject
 from xinglin.errors import UserError
 from xinglin.evaluation.controls import lookup, with_turns_before, worked_examples
-from xinglin.evaluation.metrics import FactCheck, answer_nats, check_facts
+from xinglin.evaluation.metrics import answer_nats
 from xinglin.evaluation.options import CompareConfig
 from xinglin.evaluation.questions import report_questions, unseen_questions, without_knowledge
 from xinglin.evaluation.report import Report, write_report
 from xinglin.evaluation.statistics import mean_score, paired_difference, ratio_score
 from xinglin.inference.engine import Engine, Generation, load_engine, require_adapter
-from xinglin.knowledge.graph import Subject, load_cmekg
-from xinglin.knowledge.link import Linker, normalize
+from xinglin.knowledge.check import AnswerCheck, check_answer
+from xinglin.knowledge.graph import load_cmekg
+from xinglin.knowledge.link import Linker
 from xinglin.records import Example, Prediction, Score, read_examples, write_jsonl
 
 SYSTEMS = {
@@ -57,19 +56,6 @@ class Asked:
         return [*self.own, *self.unseen]
 
 
-def make_linker(cleaned: Cleaned, raw: Sequence[Subject]) -> Linker:
-    """Terms: whatever an answer may list. Blockers: disease names, and other whole words of the disease layer.
-
-    A fragment (血尿等, 有异物感) would block the very term inside it, so blockers pass the same rules as answers do
-    and do not begin with the verb of a list.
-    """
-    terms = {one for disease in cleaned.diseases for objects in disease.objects.values() for one in objects}
-    support = Counter(one for subject in raw for objects in subject.facts.values() for one in objects)
-    common = (one for one, count in support.items() if count > 1 and not one.startswith("有"))
-    words = (one for one in common if reject("symptoms", normalize(one)) is None)
-    return Linker(terms, [*words, *(subject.name for subject in raw)])
-
-
 def check(config: CompareConfig) -> None:
     """Refuse numbers that cannot work, before anything is asked."""
     for name in ("num_questions", "max_new_tokens", "batch_size"):
@@ -92,8 +78,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     graph = load_cmekg()
     shots = worked_examples([one for one in records if one.split == "train"], config.seed)
     asked = Asked(report_questions(graph), unseen_questions(records, config.num_questions), shots)
-    diseases = graph.of_type("disease")
-    linker = make_linker(clean(diseases), diseases)
+    linker = Linker.from_graph(graph)
     answers: dict[str, dict[str, Prediction]] = {"lookup": _lookup_answers(asked)}
     nats: dict[str, list[float]] = {}
     for adapter in ("", config.lora_weights):
@@ -160,8 +145,10 @@ def _scores(
     """Every figure of the report; differences are taken question by question."""
     characters = [float(len(example.answer)) for example in asked.unseen]
     scores = [ratio_score("nll_per_character", values, characters, label=system) for system, values in nats.items()]
-    checks: dict[str, list[FactCheck]] = {
-        system: [check_facts(made[example.id].answer, example, linker) for example in asked.unseen]
+    checks: dict[str, list[AnswerCheck]] = {
+        system: [
+            check_answer(made[one.id].answer, one.facts, linker, one.question.content) for one in asked.unseen
+        ]
         for system, made in answers.items()
     }
     recall = {system: [one.recall for one in made] for system, made in checks.items()}

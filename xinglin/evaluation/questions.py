@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from xinglin.dataset.clean import reject
 from xinglin.errors import UserError
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.policy import ANSWERABLE
+from xinglin.knowledge.rules import reject
 from xinglin.records import Example, Turn
 
 _FIRST = "小张最近出现心悸、气促的症状，伴有心脏扩大的体征，可能是患了什么病？"
@@ -43,7 +43,7 @@ def report_questions(graph: Graph) -> list[Example]:
     for name in _SECOND_SUBJECTS:
         for predicate in ("病因", "常见病因"):
             objects = graph.get(name).facts.get(predicate, []) if name in graph else []
-            kept = [one for one in objects if not reject("symptoms", one)][:4]
+            kept = [one for one in objects if not reject("causes", one, graph)][:4]
             if kept:
                 second.append(f"{name}的病因：{'、'.join(kept)}")
                 break

@@ -1,0 +1,345 @@
+"""Instruction data in every usual format, told apart by content, read and written record by record.
+
+    alpaca    {"instruction": "偏头痛挂哪个科？", "input": "", "output": "神经内科。"}
+    sharegpt  {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "system": "…"}
+    messages  {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
+    records   full records of `xinglin data build`
+    csv, tsv  a header line naming a question and an answer column; UTF-8 or GB18030 (GBK is part of it)
+
+The first four come as JSON Lines or as a JSON list. Reading holds one record at a time, whatever the file's size.
+"""
+
+import codecs
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from xinglin.errors import UserError
+from xinglin.records import (
+    CHUNK,
+    HALF_CHARACTER,
+    Example,
+    Turn,
+    atomic_write,
+    example_from_dict,
+    from_alpaca,
+    json_line,
+    open_data,
+    read_json_records,
+    read_lines,
+    write_json_list,
+)
+
+MAX_FIELD = 4 << 20
+"""The longest field of a CSV file in characters; a quote left open is found after so many."""
+
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_QUESTION = ("instruction", "question", "prompt", "query", "问题")
+_KNOWLEDGE = ("input", "context", "资料")
+_ANSWER = ("output", "answer", "response", "回答", "答案")
+_CSV_ERRORS = {
+    "field limit": "a quote that opens in this row is not closed",
+    "unexpected end": "a quote that opens in this row is never closed",
+    "expected after": "text after a closing quote; a quote inside a field is written twice",
+    "new-line": "a bare carriage return; lines must end with LF or CRLF",
+}
+_SURE = 8  # so many characters beyond ASCII that decode as UTF-8 are no accident
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a file holds its records.
+
+    Attributes:
+        name: `alpaca`, `sharegpt`, `messages`, `records`, `csv` or `tsv`.
+        encoding: `utf-8`; for a table also `utf-8-sig` (with a byte-order mark) or `gb18030`.
+        container: `list`, `lines` or `csv`.
+        columns: a table's header.
+        line_end: how a table ends its lines.
+    """
+
+    name: str
+    encoding: str = "utf-8"
+    container: str = "lines"
+    columns: tuple[str, ...] = ()
+    line_end: str = "\n"
+
+    @property
+    def delimiter(self) -> str:
+        """What stands between a table's fields."""
+        return "\t" if self.name == "tsv" else ","
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record of a file.
+
+    Attributes:
+        where: `file:line` or `file, record N`.
+        raw: the record as it is in the file.
+        example: what it means; None when it cannot be used.
+        problem: why it cannot be used, in one line; else empty.
+    """
+
+    where: str
+    raw: dict[str, Any]
+    example: Example | None
+    problem: str
+    format: Format
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Where a format keeps its texts: under `keys`, and under `inner` of each element of `turns`."""
+
+    keys: tuple[str, ...] = ()
+    turns: str = ""
+    role: str = ""
+    inner: tuple[str, ...] = ()
+
+
+_TEXTS = {
+    "alpaca": _Texts(("instruction", "input", "output")),
+    "sharegpt": _Texts(("system",), "conversations", "from", ("value",)),
+    "messages": _Texts((), "messages", "role", ("content",)),
+    "records": _Texts((), "turns", "role", ("content", "input")),
+}
+
+
+def detect(path: str | Path) -> Format:
+    """Find a file's format from its content, never from its name.
+
+    Raises:
+        UserError: unreadable, empty, no known keys, or a table without a question or an answer column.
+    """
+    path = Path(path)
+    with open_data(path) as file:
+        if not path.is_file():
+            raise UserError(f"{path}: is a pipe or device; data is read more than once, save it to a file first")
+        start = file.peek().lstrip()[:1]
+    if start not in (b"[", b"{"):
+        return _detect_table(path)
+    container = "list" if start == b"[" else "lines"
+    keys: list[str] = []
+    for _, record in islice(read_json_records(path), 20):  # the first may be the one that is broken
+        # a full record first: it may have any other key too
+        for name, key in (("records", "turns"), ("sharegpt", "conversations"), ("messages", "messages")):
+            if key in record:
+                return Format(name, container=container)
+        if {"instruction", "output"} & record.keys():
+            return Format("alpaca", container=container)
+        keys = keys or sorted(record)
+    if not keys:
+        raise UserError(f"{path}: holds no records")
+    raise UserError(f"{path}: records with the keys {keys[:12]}; need instruction/output, conversations or messages")
+
+
+def _detect_table(path: Path) -> Format:
+    encoding = _table_encoding(path)
+    with open_data(path) as file:
+        header = next(read_lines(file, path, encoding), (1, ""))[1]
+    if not header.strip():
+        raise UserError(f"{path}: {'begins with an empty line; need a header' if header else 'holds no records'}")
+    line_end = "\r\n" if header.endswith("\r\n") else "\n"
+    found = Format("tsv" if "\t" in header else "csv", encoding, "csv", (), line_end)
+    columns = tuple(name.strip() for name in next(_cells(path, found))[1])
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}:1: two columns are called {twice!r}; give each its own name")
+    question, _, answer = _columns(columns)
+    if not question or not answer:
+        missing = "an answer" if question else "a question"
+        named = _ANSWER if question else (*_QUESTION, "title", "ask")
+        shown = ", ".join(columns)[:200]
+        raise UserError(f"{path}:1: no column for {missing}: has {shown}; name one of them {', '.join(named)}")
+    return Format(found.name, encoding, "csv", columns, line_end)
+
+
+def _table_encoding(path: Path) -> str:
+    """UTF-8 unless that fails before it can be sure; what is wrong further on is told with its line."""
+    with path.open("rb") as file:
+        if file.read(3) == codecs.BOM_UTF8:
+            return "utf-8-sig"
+        file.seek(0)
+        decoder, beyond, data = codecs.getincrementaldecoder("utf-8")(), 0, b"\0"
+        while beyond < _SURE and data:
+            data = file.read(CHUNK)
+            try:
+                beyond += _beyond_ascii(decoder.decode(data, not data))
+            except UnicodeDecodeError as error:
+                beyond += _beyond_ascii(error.object[: error.start].decode())
+                return "utf-8" if beyond >= _SURE else "gb18030"
+    return "utf-8"
+
+
+def _beyond_ascii(text: str) -> int:
+    return len(text) - len(text.encode("ascii", "ignore"))
+
+
+@cache
+def _columns(columns: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
+    """The columns of the question (one, or title and ask), of the knowledge and of the answer."""
+    known = {name.lower(): name for name in columns}
+
+    def first(names: Iterable[str]) -> str:
+        return next((known[name] for name in names if name in known), "")
+
+    question = first(_QUESTION)
+    asked = (question,) if question else tuple(known[name] for name in ("title", "ask") if name in known)
+    return asked, first(_KNOWLEDGE), first(_ANSWER)
+
+
+def read(path: str | Path, fmt: Format | None = None, *, strict: bool = True) -> Iterator[Row]:
+    """Read a file of any format, holding one record at a time.
+
+    Args:
+        fmt: the file's format where it is known already.
+        strict: stop at a record that cannot be used; else it is yielded with `problem` and without `example`.
+
+    Raises:
+        UserError: the file cannot be read as a whole (encoding, broken JSON or CSV, no records), or, when
+            `strict`, a record cannot be used.
+    """
+    path = Path(path)
+    fmt = fmt or detect(path)
+    row = None
+    for where, raw in _table(path, fmt) if fmt.container == "csv" else read_json_records(path):
+        row = _row(where, raw, fmt)
+        if strict and row.problem:
+            raise UserError(f"{where}: {row.problem}")
+        yield row
+    if not row:
+        raise UserError(f"{path}: holds no records")
+
+
+def _row(where: str, raw: dict[str, Any], fmt: Format) -> Row:
+    try:
+        return Row(where, raw, _usable(_example(raw, where, fmt), where), "", fmt)
+    except UserError as error:
+        return Row(where, raw, None, str(error).removeprefix(f"{where}: "), fmt)
+
+
+def _example(raw: dict[str, Any], where: str, fmt: Format) -> Example:
+    if fmt.name == "records":
+        try:
+            example = example_from_dict(raw)
+            if not all(isinstance(text, str) for text in (*_plain(example), *chain(*example.facts))):
+                raise TypeError("a field that must be text is not")
+            return example
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{where}: not an example record of `xinglin data build` ({error})") from None
+    if fmt.name == "alpaca":
+        return from_alpaca(raw, where)
+    if fmt.container == "csv":
+        question, knowledge, answer = _columns(fmt.columns)
+        asked = "\n".join(dict.fromkeys(cell for name in question if (cell := raw[name].strip())))
+        told = raw[knowledge] if knowledge else ""
+        return Example(where, (Turn("user", asked, told), Turn("assistant", raw[answer])))
+    return Example(where, _conversation(raw, where, _TEXTS[fmt.name]))
+
+
+def _plain(example: Example) -> Iterator[Any]:
+    return (getattr(example, field.name) for field in fields(Example) if field.type is str)
+
+
+def _conversation(raw: dict[str, Any], where: str, texts: _Texts) -> tuple[Turn, ...]:
+    turns = [Turn("system", raw["system"])] if "system" in texts.keys and raw.get("system") else []
+    listed = raw.get(texts.turns)
+    if not isinstance(listed, list):
+        raise UserError(f"{where}: {texts.turns!r} must be a list of turns, got {type(listed).__name__}")
+    for number, turn in enumerate(listed, 1):
+        if not isinstance(turn, dict) or not {texts.role, texts.inner[0]} <= turn.keys():
+            raise UserError(f"{where}: turn {number} needs {texts.role!r} and {texts.inner[0]!r}")
+        role = _ROLES.get(str(turn[texts.role]))
+        if role is None:
+            raise UserError(f"{where}: turn {number} has the role {turn[texts.role]!r}; have {', '.join(_ROLES)}")
+        turns.append(Turn(role, turn[texts.inner[0]]))
+    return tuple(turns)
+
+
+def _usable(example: Example, where: str) -> Example:
+    """Check what training needs: texts that are texts, turns that take turns, an answer at the end."""
+    rest = example.turns[1:] if example.turns and example.turns[0].role == "system" else example.turns
+    for number, turn in enumerate(rest, 1):
+        expected = "user" if number % 2 else "assistant"
+        if turn.role != expected:
+            raise UserError(f"{where}: turn {number} of the conversation is {turn.role!r}, expected {expected!r}")
+    if not rest or len(rest) % 2:
+        raise UserError(f"{where}: the last turn is no answer; nothing to learn from this record")
+    for turn in example.turns:
+        for text in (turn.content, turn.input):
+            if not isinstance(text, str):
+                raise UserError(f"{where}: the text of a turn must be text, got {type(text).__name__}")
+            if HALF_CHARACTER.search(text):
+                raise UserError(f"{where}: half a character (a lone surrogate) in {text[:20]!a}")
+        if not turn.content.strip():
+            raise UserError(f"{where}: an empty {turn.role} turn; nothing to learn from this record")
+    return example
+
+
+def _cells(path: Path, fmt: Format) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line on which it begins, fields) of every row of a table, the header first."""
+    csv.field_size_limit(MAX_FIELD)
+    line = 1
+    with open_data(path) as file:
+        lines = (text for _, text in read_lines(file, path, fmt.encoding))
+        reader = csv.reader(lines, delimiter=fmt.delimiter, strict=True)
+        while True:
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                known = (reason for said, reason in _CSV_ERRORS.items() if said in str(error))
+                raise UserError(f"{path}:{line}: not valid {fmt.name.upper()} ({next(known, error)})") from None
+            if cells is None:
+                return
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+
+
+def _table(path: Path, fmt: Format) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line, cells in islice(_cells(path, fmt), 1, None):
+        if len(cells) != len(fmt.columns):
+            raise UserError(f"{path}:{line}: has {len(cells)} fields, the header {len(fmt.columns)}")
+        yield f"{path}:{line}", dict(zip(fmt.columns, cells, strict=True))
+
+
+def edit(row: Row, change: Callable[[str], str]) -> Row:
+    """Apply a function to every text that a record's example is made of, in `raw` and `example` alike."""
+    fmt = row.format
+    if fmt.container == "csv":
+        question, knowledge, answer = _columns(fmt.columns)
+        texts = _Texts((*question, *filter(None, (knowledge, answer))))
+    else:
+        texts = _TEXTS[fmt.name]
+    raw = _changed(row.raw, texts.keys, change)
+    if isinstance(raw.get(texts.turns), list):
+        raw[texts.turns] = [
+            _changed(turn, texts.inner, change) if isinstance(turn, dict) else turn for turn in raw[texts.turns]
+        ]
+    return _row(row.where, raw, fmt)
+
+
+def _changed(record: dict[str, Any], keys: Iterable[str], change: Callable[[str], str]) -> dict[str, Any]:
+    return record | {key: change(record[key]) for key in keys if isinstance(record.get(key), str)}
+
+
+def write(rows: Iterable[Row], path: str | Path, fmt: Format) -> None:
+    """Write rows in the format that they were read in, one at a time; the file appears whole or not at all."""
+    if fmt.container == "list":
+        write_json_list(path, (row.raw for row in rows))
+        return
+    with atomic_write(path, "wb") as file:
+        text = codecs.getwriter(fmt.encoding)(file)
+        if fmt.container == "lines":
+            for row in rows:
+                text.write(json_line(row.raw) + "\n")
+            return
+        table = csv.writer(text, delimiter=fmt.delimiter, lineterminator=fmt.line_end)
+        table.writerow(fmt.columns)
+        for row in rows:
+            table.writerow([row.raw[name] for name in fmt.columns])

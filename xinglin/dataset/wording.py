@@ -1,0 +1,213 @@
+"""Words around facts: the question forms of `forms.yaml`, and facts as lines of knowledge.
+
+偏头痛的症状：畏光、恶心        one line: a subject, a topic, its objects
+"""
+
+import random
+import re
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xinglin.dataset.clean import Entry
+from xinglin.errors import UserError, nearest, one_line
+from xinglin.knowledge.policy import EMERGENCY
+from xinglin.records import Fact
+
+MAX_OBJECTS = 5
+"""How many objects an answer lists."""
+LEAD_SHARE = 0.35
+"""How often a question begins with one of the leads."""
+URGENT = "急症请立即拨打120。"
+BOTH = "两者"
+_GREETS = re.compile("医生|请|你好|听|想|麻烦|在网上|最近听说")
+_PLACEHOLDERS = frozenset("d a b x w o r s who kin others advice shared only_a only_b".split())  # noqa: SIM905
+
+
+@dataclass(frozen=True)
+class Form:
+    """One question form.
+
+    Attributes:
+        weight: its share of a build, against the other forms' weights.
+        minimum: how many objects a subject must have for the question to be worth asking.
+        train, evaluation: phrasings; the two never overlap.
+        answers: of the usual case; `answers_no` where the facts say no, `answers_route` where they say how.
+    """
+
+    name: str
+    weight: float
+    train: tuple[str, ...]
+    evaluation: tuple[str, ...]
+    answers: tuple[str, ...]
+    answers_no: tuple[str, ...] = ()
+    answers_route: tuple[str, ...] = ()
+    minimum: int = 1
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The contents of `forms.yaml`."""
+
+    words: dict[str, str]
+    leads: tuple[str, ...]
+    abstain: tuple[str, ...]
+    abstain_vignette: tuple[str, ...]
+    forms: dict[str, Form]
+
+
+def load_wording(path: str | Path = "") -> Wording:
+    """Read question forms; the packaged ones unless a path is given. A file of one's own may name fewer forms.
+
+    Raises:
+        UserError: no such file, no YAML, or a form, key or placeholder that means nothing.
+    """
+    packaged = resources.files("xinglin.dataset").joinpath("forms.yaml")
+    known = yaml.safe_load(packaged.read_text("utf-8"))
+    given = known
+    if path:
+        try:
+            given = yaml.safe_load(Path(path).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"forms_path {path}: cannot be read ({one_line(error)})") from None
+        if not isinstance(given, dict) or not isinstance(given.get("forms"), dict):
+            raise UserError(f"forms_path {path}: needs a mapping 'forms'; see xinglin/dataset/forms.yaml")
+    forms = {
+        name: _form(name, {**known["forms"].get(name, {}), **(said or {})}, known, path)
+        for name, said in given["forms"].items()
+    }
+    rest = {key: given.get(key, known[key]) for key in ("words", "leads", "abstain", "abstain_vignette")}
+    return Wording(rest["words"], tuple(rest["leads"]), tuple(rest["abstain"]), tuple(rest["abstain_vignette"]), forms)
+
+
+def _form(name: str, said: dict[str, Any], known: dict[str, Any], path: str | Path) -> Form:
+    where = f"forms_path {path or 'forms.yaml'}: form {name!r}"
+    if name not in known["forms"]:
+        raise UserError(f"{where} is unknown{nearest(name, known['forms'])}")
+    lists = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
+    try:
+        form = Form(name, **{**said, **lists})
+    except TypeError as error:
+        raise UserError(f"{where}: {one_line(error).replace('Form.__init__() ', '')}") from None
+    if not isinstance(form.weight, int | float) or form.weight < 0 or not isinstance(form.minimum, int):
+        raise UserError(f"{where}: weight and minimum must be numbers that are not negative")
+    if twice := set(form.train) & set(form.evaluation):
+        raise UserError(f"{where}: {min(twice)!r} is a training and an evaluation phrasing")
+    for text in (text for texts in lists.values() for text in texts):
+        for _, name_, _, _ in string.Formatter().parse(str(text)):
+            if name_ is not None and name_ not in _PLACEHOLDERS:
+                raise UserError(f"{where}: unknown placeholder {{{name_}}} in {text!r}")
+    return form
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of knowledge, in the order it is shown.
+
+    Attributes:
+        about: a subject, or `BOTH` of a comparison.
+        word: what is said of it: the topic's word, or what a comparison worked out.
+        more: the list was cut.
+        facts: the graph's facts that the line stands on.
+    """
+
+    about: str
+    word: str
+    objects: tuple[str, ...]
+    more: bool
+    facts: tuple[Fact, ...]
+
+    @property
+    def listed(self) -> str:
+        """`甲、乙、丙`, with 等 when the list was cut."""
+        return "、".join(self.objects) + ("等" if self.more else "")
+
+    @property
+    def text(self) -> str:
+        """As it stands in `input`."""
+        return f"{self.about}的{self.word}：{self.listed}"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A question with its answer.
+
+    Attributes:
+        lines: what the answer stands on.
+        about: the subjects asked about.
+        topic: what is asked; lines of other subjects on the same topic are the ones to be told apart.
+        key: tells it apart from every other question of its form.
+    """
+
+    question: str
+    answer: str
+    lines: tuple[Line, ...]
+    about: tuple[Entry, ...]
+    topic: str
+    key: str = ""
+
+
+@dataclass
+class Writer:
+    """Chooses words for one split of one form.
+
+    Attributes:
+        phrasings: of the form, for this split.
+        leading: whether questions may begin with a lead.
+    """
+
+    wording: Wording
+    form: Form
+    phrasings: tuple[str, ...]
+    leading: bool
+    rng: random.Random = field(default_factory=random.Random)
+
+    def ask(self, **names: str) -> str:
+        """One phrasing, sometimes with a few words before it, as people write."""
+        question = self.rng.choice(self.phrasings).format(**names)
+        lead = self.rng.choice(self.wording.leads) if self.leading and self.rng.random() < LEAD_SHARE else ""
+        return question if _GREETS.match(question) else lead + question
+
+    def say(self, answers: Sequence[str], urgent: Sequence[Entry] = (), **names: str) -> str:
+        """One answer, with the emergency number where a disease cannot wait."""
+        end = URGENT if any(one.kind == "disease" and EMERGENCY.search(one.name) for one in urgent) else ""
+        return self.rng.choice(answers).format(**names) + end
+
+    def line(self, entry: Entry, topic: str, limit: int = MAX_OBJECTS) -> Line:
+        """A topic's best `limit` objects in any order; predicates that mean the same are one line to a reader."""
+        chosen = list(entry.objects(topic)[:limit])
+        self.rng.shuffle(chosen)
+        return self.line_of(entry, topic, chosen, more=len(entry.objects(topic)) > limit)
+
+    def line_of(self, entry: Entry, topic: str, objects: Sequence[str], *, more: bool = False) -> Line:
+        """A line of some objects."""
+        facts = tuple(entry.facts[topic][one] for one in objects)
+        return Line(entry.name, self.wording.words[topic], tuple(objects), more, facts)
+
+    def compared(self, one: Entry, other: Entry, topic: str, shared: int, own: int) -> tuple[Line, Line, Line]:
+        """What two subjects have in common, and what each has beside it.
+
+        A set is a program's business, wording is the model's: so it is worked out here, not left to the model.
+        """
+        first, second = one.objects(topic), other.objects(topic)
+        word = self.wording.words[topic]
+        sides = (
+            (BOTH, f"共同{word}", [x for x in first if x in second][:shared], (one, other)),
+            (one.name, f"其他{word}", [x for x in first if x not in second][:own], (one,)),
+            (other.name, f"其他{word}", [x for x in second if x not in first][:own], (other,)),
+        )
+        lines = []
+        for about, head, objects, entries in sides:
+            self.rng.shuffle(objects)
+            facts = tuple(entry.facts[topic][x] for entry in entries for x in objects)
+            lines.append(Line(about, head, tuple(objects), False, facts))
+        return lines[0], lines[1], lines[2]
+
+    def shuffled(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """The entries in random order."""
+        return iter(self.rng.sample(entries, len(entries)))

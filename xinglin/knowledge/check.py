@@ -1,0 +1,150 @@
+"""An answer against the facts it was given: what it states, misses, adds and denies.
+
+    facts     偏头痛的症状：畏光、恶心            就诊科室：神经内科
+    answer    偏头痛可有畏光、发热，没有恶心，建议看骨科。
+    →         supported 畏光 · unsupported 发热 · contradicted 恶心, 骨科 · recall 1/3
+
+Unsupported is not false: the graph is incomplete. Contradicted is: the facts say otherwise.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from xinglin.knowledge.graph import Graph
+from xinglin.knowledge.link import Linker, Mention, negations
+from xinglin.knowledge.policy import ANSWERABLE
+from xinglin.knowledge.terms import normalize
+
+Triple = tuple[str, str, str]
+
+_EXCLUSIVE = {"department": ANSWERABLE["department"]}
+"""Kind of mention → predicates: once the facts name one, another in the answer says otherwise."""
+
+
+_INFECTIOUS = "传染性"
+_POLARITY = {
+    "有传染性": re.compile("(?<![没无])有传染性|(?<!不)会传染|是传染病"),
+    "无传染性": re.compile("(无|没有|不具有)传染性|不会?传染|不是传染病"),
+}
+"""A predicate of yes and no, and how an answer says them."""
+
+
+@dataclass(frozen=True)
+class AnswerCheck:
+    """What an answer says of the facts; entities, each once, in order.
+
+    Attributes:
+        supported: objects of the facts that the answer states.
+        missed: objects of the facts that it does not state; those that it denies are among them.
+        unsupported: entities that it states or denies and that neither facts nor question name.
+        contradicted: objects of the facts that it denies, and what it states where the facts name another.
+    """
+
+    supported: tuple[str, ...]
+    missed: tuple[str, ...]
+    unsupported: tuple[str, ...]
+    contradicted: tuple[str, ...]
+
+    @property
+    def recall(self) -> float:
+        """Share of the facts' objects that the answer states; 1 when the question named them all."""
+        expected = len(self.supported) + len(self.missed)
+        return len(self.supported) / expected if expected else 1.0
+
+    @property
+    def precision(self) -> float:
+        """Share of what the answer says that the facts support; 0 when it says nothing."""
+        wrong = len(set(self.unsupported) | set(self.contradicted))
+        said = len(self.supported) + wrong
+        return len(self.supported) / said if said else 0.0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is said beyond the facts, and nothing against them."""
+        return not self.unsupported and not self.contradicted
+
+
+def check_answer(answer: str, facts: Iterable[Triple], linker: Linker, question: str = "") -> AnswerCheck:
+    """Check an answer.
+
+    Args:
+        facts: (subject, predicate, object) that the answer may stand on.
+        question: what it names is given, and counts neither for nor against the answer.
+    """
+    facts = tuple(facts)
+    text = normalize(answer)
+    polar = {object_ + predicate for _, predicate, object_ in facts if predicate == _INFECTIOUS}
+    facts = tuple(fact for fact in facts if fact[1] != _INFECTIOUS)
+    given = {one.entity for one in linker.find(question)} | {linker.entity(subject) for subject, _, _ in facts}
+    objects = {linker.entity(object_): object_ for _, _, object_ in facts}
+    expected = [*sorted(polar), *(entity for entity in objects if entity not in given)]
+    own = {normalize(one) for subject, _, object_ in facts for one in (subject, object_)}
+    exclusive = {kind for kind, said in _EXCLUSIVE.items() if any(predicate in said for _, predicate, _ in facts)}
+    stated: dict[str, None] = {}
+    beyond: dict[str, None] = {}
+    against: dict[str, None] = {}
+    said = {value for value, pattern in _POLARITY.items() if polar and pattern.search(text)}
+    stated |= dict.fromkeys(sorted(polar & said))
+    against |= dict.fromkeys(sorted(polar) if said - polar else ())
+    mentions = _mentions(text, own, linker)
+    for one, denied in zip(mentions, negations(text, mentions), strict=True):
+        if one.entity in objects:
+            (against if denied else stated)[one.entity] = None
+        elif one.entity in given or one.text in own:
+            continue
+        elif one.kind in exclusive and not denied:
+            against[one.entity] = None
+        else:
+            beyond[one.entity] = None
+    return AnswerCheck(
+        supported=tuple(entity for entity in expected if entity in stated),
+        missed=tuple(entity for entity in expected if entity not in stated),
+        unsupported=tuple(beyond),
+        contradicted=tuple(entity for entity in against if entity not in stated),
+    )
+
+
+def _mentions(text: str, own: set[str], linker: Linker) -> list[Mention]:
+    """The linker's mentions, with the facts' own words found whole even where the linker does not know them."""
+    found = linker.find(text)
+    for word in sorted(own, key=lambda one: (-len(one), one)):
+        start = text.find(word) if word else -1
+        while start >= 0:
+            end = start + len(word)
+            around = [one for one in found if one.start < end and one.end > start]
+            if not any(one.start <= start and end <= one.end for one in around):
+                found = [one for one in found if one not in around]
+                found.append(Mention(start, end, word, linker.entity(word), "other"))
+            start = text.find(word, end)
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class Support:
+    """How much of a foreign answer a graph supports.
+
+    Attributes:
+        pairs: (disease of the question or answer, other entity of the answer) pairs.
+        supported: those of them that are joined by a triple under any predicate.
+    """
+
+    pairs: int
+    supported: int
+
+
+def graph_support(question: str, answer: str, linker: Linker, graph: Graph) -> Support:
+    """Look the statements of an answer up in a graph. What is not there is unsupported, not false."""
+    asked = linker.find(question)
+    said = linker.find(answer)
+    given = {one.entity for one in asked}
+    about = dict.fromkeys(one.entity for one in (*asked, *said) if one.kind == "disease")
+    others = dict.fromkeys(one.entity for one in said if one.entity not in given)
+    pairs = supported = 0
+    for disease in about:
+        if disease in graph:
+            known = {linker.entity(one) for objects in graph.get(disease).facts.values() for one in objects}
+            rest = [one for one in others if one != disease]
+            pairs += len(rest)
+            supported += sum(one in known for one in rest)
+    return Support(pairs, supported)
