@@ -8,7 +8,7 @@ import pytest
 from xinglin.dataset import formats
 from xinglin.dataset.quality import check as quality
 from xinglin.dataset.quality import duplicates
-from xinglin.dataset.quality.check import DataCheck, check, run
+from xinglin.dataset.quality.check import DataCheck, check, check_data
 from xinglin.dataset.quality.detect import RULES, Texts, advice, language
 from xinglin.dataset.quality.groups import Columns, disagreement, repeated_answers
 from xinglin.dataset.quality.repair import cleaned, repaired
@@ -260,7 +260,7 @@ def dirty(path):
 
 def test_fix_and_its_ledger(tmp_path, capsys):
     path = dirty(tmp_path / "data.jsonl")
-    run(DataCheck(str(path), fix=True))
+    check_data(DataCheck(str(path), fix=True))
     printed = capsys.readouterr().out
     assert "保留 5 条（其中改动 2 条），删除 7 条" in printed
     assert "13800138000" not in printed
@@ -285,9 +285,9 @@ def test_fix_and_its_ledger(tmp_path, capsys):
 
 def test_fixing_again_changes_nothing(tmp_path):
     path = dirty(tmp_path / "data.jsonl")
-    run(DataCheck(str(path), fix=True))
+    check_data(DataCheck(str(path), fix=True))
     once = tmp_path / "data.clean.jsonl"
-    run(DataCheck(str(once), fix=True))
+    check_data(DataCheck(str(once), fix=True))
     assert once.read_bytes() == (tmp_path / "data.clean.clean.jsonl").read_bytes()
     assert (tmp_path / "data.clean.clean.changes.jsonl").read_text("utf-8") == ""
 
@@ -295,7 +295,7 @@ def test_fixing_again_changes_nothing(tmp_path):
 def test_the_same_file_gives_the_same_report(tmp_path):
     path = dirty(tmp_path / "data.jsonl")
     for name in ("a", "b"):
-        run(DataCheck(str(path), output_dir=str(tmp_path / name)))
+        check_data(DataCheck(str(path), output_dir=str(tmp_path / name)))
     for name in ("report.md", "report.html", "report.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     page = (tmp_path / "a" / "report.html").read_text("utf-8")
@@ -336,7 +336,7 @@ def test_errors_say_what_to_do(tmp_path):
         check(DataCheck(str(path)))
     good = write(tmp_path / "good.jsonl", [("头痛怎么办？", "多休息。")])
     with pytest.raises(UserError, match="is the data itself"):
-        run(DataCheck(str(good), output_dir=str(tmp_path / "r"), fix=True, fix_path=str(good)))
+        check_data(DataCheck(str(good), output_dir=str(tmp_path / "r"), fix=True, fix_path=str(good)))
     odd = tmp_path / "odd.jsonl"
     odd.write_text('{"text": "a"}\n', "utf-8")
     with pytest.raises(UserError, match="needs instruction or question"):

@@ -27,7 +27,10 @@ from xinglin.dataset.quality.detect import texts_of
 from xinglin.knowledge.graph import load_cmekg
 
 COPIES, NEAR_COPIES = 0.02, 0.10
-_CHECK = "from xinglin.dataset.quality.check import DataCheck, run; run(DataCheck({data!r}, output_dir={out!r}{more}))"
+_CHECK = """
+from xinglin.dataset.quality.check import DataCheck, check_data
+check_data(DataCheck({data!r}, output_dir={out!r}{more}))
+"""
 _DEDUP = """
 from itertools import islice
 from xinglin.dataset import formats

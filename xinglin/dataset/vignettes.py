@@ -202,7 +202,7 @@ def _spoken(line: Line) -> str:
 
 def _flagged(entry: Entry, signs: list[str]) -> str:
     """Red flags first: what an answer to a vignette begins with when its signs, or its disease, cannot wait."""
-    flags = [one for one in signs if one in RED_FLAGS]
+    flags = [one for one in signs if any(flag in one for flag in RED_FLAGS)]
     if flags:
         return FLAGGED.format(flags="、".join(flags))
     return "可能是急症，请立即就医或拨打120。" if EMERGENCY.search(entry.name) else ""

@@ -92,7 +92,7 @@ class Finding:
             self.examples.append({"where": where, "text": text})
 
 
-def run(config: DataCheck) -> None:
+def check_data(config: DataCheck) -> None:
     """Check the file, write the reports (and the cleaned copy), print a summary."""
     contents = check(config)
     folder = Path(config.output_dir or _beside(config.data_path, ".check"))
