@@ -45,10 +45,11 @@ def plain(text: str) -> str:
 
 @cache
 def raw_graph() -> dict[str, dict[str, set[str]]]:
-    """Subject → predicate → objects, all plain; one object of 就诊科室 may hold several departments."""
+    """Subject → predicate → objects, all plain; one text may hold several departments or other names."""
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for fact in read_cmekg(assets.fetch("cmekg"), "raw"):
-        objects = re.split("[;；、]", fact.object) if fact.predicate == "就诊科室" else [fact.object]
+        several = fact.predicate in ("就诊科室", *PREDICATES["别名"])
+        objects = re.split("[;；、]", fact.object) if several else [fact.object]
         found[plain(fact.subject)][fact.predicate].update(map(plain, objects))
     for said in found.values():
         if "无传染性" in said.get("传染性", ()):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from xinglin.dataset.formats import MAX_FIELD, Format, detect, edit, read, write
+from xinglin.dataset.formats import Format, detect, edit, read, write
 from xinglin.errors import UserError
 from xinglin.records import CHUNK, Example, Turn, read_json_records, to_alpaca, to_json
+from xinglin.tables import MAX_FIELD
 
 ALPACA = {"instruction": "偏头痛挂哪个科？", "input": "资料", "output": "神经内科。", "id": 7}
 SHAREGPT = {
@@ -132,11 +133,10 @@ def test_the_sample_of_real_dialogues():
         ("question,answer,answer\n1,2,3\n", "two columns are called 'answer'"),
         ("question,answer\n一,二\n一,二,三\n", "data.txt:3: has 3 fields, the header 2"),
         ("question,answer\n一\n", "data.txt:2: has 1 fields, the header 2"),
-        ('question,answer\n一,二\n一,"二\n一,二\n', "data.txt:3: not valid CSV (a quote that opens in this row"),
-        ('question,answer\n一,"二"三\n', "data.txt:2: not valid CSV (text after a closing quote"),
-        ("question,answer\n一,二\r一,二\n", "data.txt:2: not valid CSV (a bare carriage return"),
+        ('question,answer\n一,二\n一,"二\n一,二\n', "data.txt:3: not a valid table (a quote that opens in this row"),
+        ('question,answer\n一,"二"三\n', "data.txt:2: not a valid table (text after a closing quote"),
+        ("question,answer\n一,二\r一,二\n", "data.txt:2: not a valid table (a bare carriage return"),
         ("question,answer\n一,二\n一\0,二\n", "data.txt:3: holds NUL bytes"),
-        ("question,answer\n一,二\n".encode("utf-16"), "data.txt:1: neither UTF-8 nor GB18030 (byte 0xff)"),
         ("question,answer\n问题,回答\n".encode("gb18030") + b"\xff,a\n", "data.txt:3: neither UTF-8 nor GB18030"),
         # not taken for GB18030, which would give mojibake: enough has been read as UTF-8
         ("question,answer\n一个问题,一个回答\n".encode() + b"\xd6\xd0,a\n", "data.txt:3: not UTF-8 (byte 0xd6)"),
@@ -165,7 +165,7 @@ def test_files_that_cannot_be_read_are_named_with_their_line(made, data, said):
 
 
 def test_a_quote_left_open_is_found_before_the_end(made):
-    with pytest.raises(UserError, match=":2: not valid CSV .a quote that opens in this row is not closed"):
+    with pytest.raises(UserError, match=":2: not a valid table .a quote that opens in this row is not closed"):
         list(read(made(f'question,answer\n一,"{"二" * MAX_FIELD}\n' * 2)))
 
 
@@ -304,3 +304,9 @@ def test_200_000_records_stream_in_16_megabytes(tmp_path, container):
     said, grown = peak_growth("print(sum(1 for row in read(path)))", path)
     assert said == "200000"
     assert grown < 16
+
+
+def test_utf16_tables_are_read(made):
+    path = made("question,answer\n一个问题,一个回答\n".encode("utf-16"))
+    assert detect(path).encoding == "utf-16"
+    assert [(row.example.question.content, row.example.answer) for row in read(path)] == [("一个问题", "一个回答")]

@@ -29,18 +29,24 @@ def open_text(path: Path) -> BufferedReader:
         UserError: not readable, or in none of the encodings (with the line).
     """
     file = open_data(path)
-    encoding = _encoding(path)
-    if encoding == "utf-8":
+    encoding = encoding_of(path)
+    if encoding.startswith("utf-8"):
         return file
     file.close()
     return _as_utf8(path, encoding)
 
 
-def _encoding(path: Path) -> str:
-    """UTF-8 unless that fails before it can be sure; what is wrong further on is told with its line."""
+def encoding_of(path: Path) -> str:
+    """`utf-8`, `utf-8-sig`, `utf-16` or `gb18030`.
+
+    UTF-8 unless that fails before it can be sure; what is wrong further on is told with its line.
+    """
     with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        start = file.read(3)
+        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return "utf-16"
+        if start == codecs.BOM_UTF8:
+            return "utf-8-sig"
         file.seek(0)
         decoder, beyond = codecs.getincrementaldecoder("utf-8")(), 0
         while beyond < _SURE and (data := file.read(CHUNK)):

@@ -24,6 +24,11 @@ HERE = Path(__file__).parent
 KINDS = {"disease", "symptom", "examination", "department", "drug", "herb"}
 
 
+def load_sentences():
+    """The labelled sentences."""
+    return [json.loads(line) for line in (HERE / "sentences.jsonl").read_text("utf-8").splitlines()]
+
+
 def places(record):
     """The labelled mentions with their places in the normalised text."""
     text, start, found = normalize(record["text"]), 0, []
@@ -105,8 +110,7 @@ def main():
     parser.add_argument("--half", choices=("test", "dev", "all"), default="test")
     parser.add_argument("--errors", action="store_true")
     options = parser.parse_args()
-    lines = (HERE / "sentences.jsonl").read_text("utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    records = load_sentences()
     wanted = {"test": (0,), "dev": (1,), "all": (0, 1)}[options.half]
     chosen = [record for record in records if int(record["id"][1:]) % 2 in wanted]
     linker = Linker.from_graph(load_cmekg())

@@ -21,7 +21,7 @@ from xinglin.knowledge.policy import (
     why_not,
 )
 from xinglin.knowledge.rules import SUPPORT, reject
-from xinglin.knowledge.terms import broken, is_chinese, normalize
+from xinglin.knowledge.terms import broken, is_chinese, normalize, split_names
 from xinglin.records import Fact
 
 
@@ -34,14 +34,20 @@ class Entry:
         facts: topic → object → the fact that states it. Objects are normalised and ordered: red flags first, then by
             how many statements agree, then by support in the graph, then by name.
         aliases: other names, for telling relatives apart from others; those that may be said are a topic too.
-        raw_symptoms: everything the graph lists, before any rule.
+        raw: symptoms and causes → everything that the graph lists, before any rule; what is not there is not told
+            from what a rule dropped by the objects alone.
     """
 
     name: str
     kind: str
     facts: dict[str, dict[str, Fact]]
     aliases: tuple[str, ...] = ()
-    raw_symptoms: tuple[str, ...] = ()
+    raw: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def beside(self, other: "Entry", topic: str) -> list[str]:
+        """What may be said of this subject and stands nowhere, not even inside a longer text, in the other's list."""
+        others = "\n".join((*map(normalize, other.raw.get(topic, ())), *other.objects(topic), other.name))
+        return [one for one in self.objects(topic) if one not in others]
 
     def objects(self, topic: str) -> tuple[str, ...]:
         """What may be said on a topic, the best first; empty where nothing may."""
@@ -168,9 +174,11 @@ class _Names:
     def __init__(self, graph: Graph) -> None:
         self.kind = dict(graph.subjects())
         self.aliases = self._by_subject(graph, ALIASES)
-        self.symptoms = self._by_subject(graph, ANSWERABLE["symptoms"])
+        self.raw = {topic: self._by_subject(graph, ANSWERABLE[topic]) for topic in ("symptoms", "causes")}
         self.icd10 = self._by_subject(graph, ("ICD10",))
-        self.owners = Counter(alias for said in self.aliases.values() for alias in {normalize(f.object) for f in said})
+        self.owners = Counter(
+            alias for said in self.aliases.values() for alias in {a for f in said for a in split_names(f.object)}
+        )
 
     @staticmethod
     def _by_subject(graph: Graph, predicates: tuple[str, ...]) -> dict[str, list[Fact]]:
@@ -180,7 +188,7 @@ class _Names:
         return said
 
     def entry(self, name: str, facts: dict[str, dict[str, Fact]]) -> Entry:
-        aliases = {normalize(fact.object): fact for fact in self.aliases.get(name, [])}
+        aliases = {alias: fact for fact in self.aliases.get(name, []) for alias in split_names(fact.object)}
         aliases.pop(normalize(name), None)
         said = {alias: replace(fact, object=alias) for alias, fact in sorted(aliases.items()) if self._sayable(alias)}
         codes = {fact.object: fact for fact in self.icd10.get(name, []) if _CODE.fullmatch(fact.object)}
@@ -190,7 +198,7 @@ class _Names:
             self.kind[name],
             facts | {topic: kept for topic, kept in more.items() if kept},
             aliases=tuple(sorted(aliases)),
-            raw_symptoms=tuple(fact.object for fact in self.symptoms.get(name, [])),
+            raw={topic: tuple(fact.object for fact in said.get(name, ())) for topic, said in self.raw.items()},
         )
 
     def _sayable(self, alias: str) -> bool:

@@ -4,7 +4,7 @@
     sharegpt  {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "system": "…"}
     messages  {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}
     records   full records of `xinglin data build`
-    csv, tsv  a header line naming a question and an answer column; UTF-8 or GB18030 (GBK is part of it)
+    csv, tsv  a header line naming a question and an answer column; UTF-8, GB18030 (GBK is part of it) or UTF-16
 
 The first four come as JSON Lines or as a JSON list. Reading holds one record at a time, whatever the file's size.
 """
@@ -20,7 +20,6 @@ from typing import Any
 
 from xinglin.errors import UserError
 from xinglin.records import (
-    CHUNK,
     HALF_CHARACTER,
     Example,
     Turn,
@@ -33,21 +32,12 @@ from xinglin.records import (
     read_lines,
     write_json_list,
 )
-
-MAX_FIELD = 4 << 20
-"""The longest field of a CSV file in characters; a quote left open is found after so many."""
+from xinglin.tables import encoding_of, open_text, read_table
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _QUESTION = ("instruction", "question", "prompt", "query", "问题")
 _KNOWLEDGE = ("input", "context", "资料")
 _ANSWER = ("output", "answer", "response", "回答", "答案")
-_CSV_ERRORS = {
-    "field limit": "a quote that opens in this row is not closed",
-    "unexpected end": "a quote that opens in this row is never closed",
-    "expected after": "text after a closing quote; a quote inside a field is written twice",
-    "new-line": "a bare carriage return; lines must end with LF or CRLF",
-}
-_SURE = 8  # so many characters beyond ASCII that decode as UTF-8 are no accident
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Format:
 
     Attributes:
         name: `alpaca`, `sharegpt`, `messages`, `records`, `csv` or `tsv`.
-        encoding: `utf-8`; for a table also `utf-8-sig` (with a byte-order mark) or `gb18030`.
+        encoding: `utf-8`; for a table also `utf-8-sig` (with a byte-order mark), `gb18030` or `utf-16`.
         container: `list`, `lines` or `csv`.
         columns: a table's header.
         line_end: how a table ends its lines.
@@ -139,15 +129,14 @@ def detect(path: str | Path) -> Format:
 
 
 def _detect_table(path: Path) -> Format:
-    encoding = _table_encoding(path)
-    with open_data(path) as file:
-        header = next(read_lines(file, path, encoding), (1, ""))[1]
+    encoding = encoding_of(path)
+    with open_text(path) as file:
+        header = next(read_lines(file, path), (1, ""))[1]
     if not header.strip():
         raise UserError(f"{path}: {'begins with an empty line; need a header' if header else 'holds no records'}")
-    line_end = "\r\n" if header.endswith("\r\n") else "\n"
-    found = Format("tsv" if "\t" in header else "csv", encoding, "csv", (), line_end)
-    columns = tuple(name.strip() for name in next(_cells(path, found))[1])
-    twice = next((name for name in columns if columns.count(name) > 1), None)
+    name, line_end = "tsv" if "\t" in header else "csv", "\r\n" if header.endswith("\r\n") else "\n"
+    columns = tuple(cell.strip() for cell in next(read_table(path, Format(name).delimiter))[1])
+    twice = next((one for one in columns if columns.count(one) > 1), None)
     if twice is not None:
         raise UserError(f"{path}:1: two columns are called {twice!r}; give each its own name")
     question, _, answer = _columns(columns)
@@ -156,28 +145,7 @@ def _detect_table(path: Path) -> Format:
         named = _ANSWER if question else (*_QUESTION, "title", "ask")
         shown = ", ".join(columns)[:200]
         raise UserError(f"{path}:1: no column for {missing}: has {shown}; name one of them {', '.join(named)}")
-    return Format(found.name, encoding, "csv", columns, line_end)
-
-
-def _table_encoding(path: Path) -> str:
-    """UTF-8 unless that fails before it can be sure; what is wrong further on is told with its line."""
-    with path.open("rb") as file:
-        if file.read(3) == codecs.BOM_UTF8:
-            return "utf-8-sig"
-        file.seek(0)
-        decoder, beyond, data = codecs.getincrementaldecoder("utf-8")(), 0, b"\0"
-        while beyond < _SURE and data:
-            data = file.read(CHUNK)
-            try:
-                beyond += _beyond_ascii(decoder.decode(data, not data))
-            except UnicodeDecodeError as error:
-                beyond += _beyond_ascii(error.object[: error.start].decode())
-                return "utf-8" if beyond >= _SURE else "gb18030"
-    return "utf-8"
-
-
-def _beyond_ascii(text: str) -> int:
-    return len(text) - len(text.encode("ascii", "ignore"))
+    return Format(name, encoding, "csv", columns, line_end)
 
 
 @cache
@@ -281,28 +249,8 @@ def _usable(example: Example, where: str) -> Example:
     return example
 
 
-def _cells(path: Path, fmt: Format) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line on which it begins, fields) of every row of a table, the header first."""
-    csv.field_size_limit(MAX_FIELD)
-    line = 1
-    with open_data(path) as file:
-        lines = (text for _, text in read_lines(file, path, fmt.encoding))
-        reader = csv.reader(lines, delimiter=fmt.delimiter, strict=True)
-        while True:
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                known = (reason for said, reason in _CSV_ERRORS.items() if said in str(error))
-                raise UserError(f"{path}:{line}: not valid {fmt.name.upper()} ({next(known, error)})") from None
-            if cells is None:
-                return
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
-
-
 def _table(path: Path, fmt: Format) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line, cells in islice(_cells(path, fmt), 1, None):
+    for line, cells in islice(read_table(path, fmt.delimiter), 1, None):
         if len(cells) != len(fmt.columns):
             raise UserError(f"{path}:{line}: has {len(cells)} fields, the header {len(fmt.columns)}")
         yield f"{path}:{line}", dict(zip(fmt.columns, cells, strict=True))

@@ -93,8 +93,8 @@ def comparison(pool: Pool, writer: Writer) -> Iterator[Made]:
 
 
 def _comparable(one: Entry, other: Entry) -> bool:
-    left, right = set(one.objects("symptoms")), set(other.objects("symptoms"))
-    return len(left & right) >= 3 and len(left - right) >= 2 and len(right - left) >= 2
+    shared = set(one.objects("symptoms")) & set(other.objects("symptoms"))
+    return len(shared) >= 3 and min(len(one.beside(other, "symptoms")), len(other.beside(one, "symptoms"))) >= 2
 
 
 def same_cause(pool: Pool, writer: Writer) -> Iterator[Made]:
@@ -123,8 +123,8 @@ def same_cause(pool: Pool, writer: Writer) -> Iterator[Made]:
 
 
 def _share_causes(one: Entry, other: Entry) -> bool:
-    left, right = set(one.objects("causes")), set(other.objects("causes"))
-    return bool(left & right and left - right and right - left)
+    shared = set(one.objects("causes")) & set(other.objects("causes"))
+    return bool(shared and one.beside(other, "causes") and other.beside(one, "causes"))
 
 
 def _kinds(entry: Entry) -> set[str]:

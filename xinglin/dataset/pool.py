@@ -40,7 +40,7 @@ class Pool:
         """Symptom → names of the diseases that show it, unfiltered ones included."""
         found: dict[str, set[str]] = defaultdict(set)
         for entry in self.diseases:
-            for sign in {*map(normalize, entry.raw_symptoms), *entry.objects("symptoms")}:
+            for sign in {*map(normalize, entry.raw.get("symptoms", ())), *entry.objects("symptoms")}:
                 found[sign].add(entry.name)
         return found
 

@@ -44,7 +44,7 @@ def groups(entries: list[Entry]) -> dict[str, str]:
         stripped = _MODIFIERS.sub("", entry.name)
         for key in (entry.name, *entry.aliases, *([stripped] if len(stripped) > 1 else [])):
             union.join(entry.name, keys.setdefault(key, entry.name))
-    for one, other in similar_pairs({entry.name: entry.raw_symptoms for entry in entries}):
+    for one, other in similar_pairs({entry.name: entry.raw.get("symptoms", ()) for entry in entries}):
         union.join(one, other)
     return {entry.name: union.root(entry.name) for entry in entries}
 

@@ -198,8 +198,8 @@ class Writer:
         word = self.wording.words[topic]
         sides = (
             (BOTH, f"共同{word}", [x for x in first if x in second][:shared], (one, other)),
-            (one.name, f"其他{word}", [x for x in first if x not in second][:own], (one,)),
-            (other.name, f"其他{word}", [x for x in second if x not in first][:own], (other,)),
+            (one.name, f"其他{word}", one.beside(other, topic)[:own], (one,)),
+            (other.name, f"其他{word}", other.beside(one, topic)[:own], (other,)),
         )
         lines = []
         for about, head, objects, entries in sides:

@@ -5,7 +5,6 @@ xinglin compare --base_model smollm2-135m --lora_weights runs/demo/adapter \
 """
 
 import gc
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,9 +145,7 @@ def _scores(
     characters = [float(len(example.answer)) for example in asked.unseen]
     scores = [ratio_score("nll_per_character", values, characters, label=system) for system, values in nats.items()]
     checks: dict[str, list[AnswerCheck]] = {
-        system: [
-            check_answer(made[one.id].answer, one.facts, linker, one.question.content) for one in asked.unseen
-        ]
+        system: [check_answer(made[one.id].answer, one.facts, linker, one.question.content) for one in asked.unseen]
         for system, made in answers.items()
     }
     recall = {system: [one.recall for one in made] for system, made in checks.items()}

@@ -12,26 +12,44 @@ from xinglin.errors import UserError
 from xinglin.records import Example, Turn
 
 _TOPIC_CUES = (
+    ("别名", ("同一种病", "一个病", "叫法")),
+    ("ICD-10编码", ("同一种病", "一个病", "叫法")),
+    ("传播途径", ("路子", "感染上", "传播", "怎么传")),
+    ("传染性", ("传染", "传上")),
     ("就诊科室", ("科", "号", "就诊")),
     ("并发症", ("并发", "后果", "牵连", "连带", "接下来", "合并")),
+    ("病因", ("原因", "病因", "根源", "引发", "造成")),
+    ("治疗方法", ("治", "处理", "手段")),
+    ("发病部位", ("部位", "哪一块", "什么地方", "哪里得病")),
+    ("多发人群", ("哪些人", "什么样的人", "哪类人", "什么人")),
+    ("功效", ("功效", "起什么作用")),
     ("检查", ("检查", "查", "检验", "确诊", "诊断")),
 )
 
 
 def lookup(example: Example) -> str:
-    """Answer from `input` by rule: the lines about a disease that the question names, on the topic it hints at."""
+    """Answer from `input` by rule: the lines about a subject that the question names, on the topic it hints at."""
     question = example.question
     lines = [line.partition("：") for line in question.input.splitlines()]
-    shared = [line for line in lines if line[0].endswith("的共同症状")]
-    if shared:  # a comparison: its three lines are worked out already
-        own = [line for line in lines if line[0].endswith("的其他症状")]
-        return _fixed([(head, objects) for head, _, objects in shared + own])
+    worked_out = [line for line in lines if line[0].startswith("两者的共同")]
+    if worked_out:  # a comparison: its three lines are there already
+        own = [line for line in lines if "的其他" in line[0]]
+        return _fixed([(head, objects) for head, _, objects in worked_out + own])
     about = [(head, objects) for head, _, objects in lines if head.rpartition("的")[0] in question.content]
+    if not about:  # a patient: the disease whose signs are all there
+        fits = {head.rpartition("的")[0] for head, _, objects in lines if _all_in(objects, question.content)}
+        return _fixed([(head, objects) for head, _, objects in lines if head.rpartition("的")[0] in fits])
     rest = question.content
     for head, _ in about:
         rest = rest.replace(head.rpartition("的")[0], "")
-    word = next((word for word, cues in _TOPIC_CUES if any(cue in rest for cue in cues)), "症状")
-    return _fixed([line for line in about if word in line[0].rpartition("的")[2]])
+    words = {head.rpartition("的")[2] for head, _ in about}
+    hinted = [word for word, cues in _TOPIC_CUES if any(cue in rest for cue in cues)]
+    fitting = [one for word in hinted or ("症状", "相关疾病") for one in words if word in one]
+    return _fixed([line for line in about if fitting and line[0].rpartition("的")[2] == fitting[0]])
+
+
+def _all_in(objects: str, text: str) -> bool:
+    return all(one in text for one in objects.removesuffix("等").split("、"))
 
 
 def _fixed(lines: list[tuple[str, str]]) -> str:

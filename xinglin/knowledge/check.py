@@ -23,9 +23,10 @@ _EXCLUSIVE = {"department": ANSWERABLE["department"]}
 
 
 _INFECTIOUS = "传染性"
+_CODE = re.compile(r"(?<![A-Za-z0-9])[A-Z]\d\d(?:\.\d+)?(?![A-Za-z0-9])")
 _POLARITY = {
-    "有传染性": re.compile("(?<![没无])有传染性|(?<!不)会传染|是传染病"),
-    "无传染性": re.compile("(无|没有|不具有)传染性|不会?传染|不是传染病"),
+    "有传染性": re.compile("(?<![没无])有传染性|(?<!不)会传染|是传染病|传染性[:为是]有"),
+    "无传染性": re.compile("(无|没有|不具有)传染性|不会?传染|不是传染病|传染性[:为是]无"),
 }
 """A predicate of yes and no, and how an answer says them."""
 
@@ -75,11 +76,11 @@ def check_answer(answer: str, facts: Iterable[Triple], linker: Linker, question:
     facts = tuple(facts)
     text = normalize(answer)
     polar = {object_ + predicate for _, predicate, object_ in facts if predicate == _INFECTIOUS}
-    facts = tuple(fact for fact in facts if fact[1] != _INFECTIOUS)
+    listed = tuple(fact for fact in facts if fact[1] != _INFECTIOUS)
     given = {one.entity for one in linker.find(question)} | {linker.entity(subject) for subject, _, _ in facts}
-    objects = {linker.entity(object_): object_ for _, _, object_ in facts}
+    objects = {linker.entity(object_): object_ for _, _, object_ in listed}
     expected = [*sorted(polar), *(entity for entity in objects if entity not in given)]
-    own = {normalize(one) for subject, _, object_ in facts for one in (subject, object_)}
+    own = {normalize(subject) for subject, _, _ in facts} | {normalize(object_) for _, _, object_ in listed}
     exclusive = {kind for kind, said in _EXCLUSIVE.items() if any(predicate in said for _, predicate, _ in facts)}
     stated: dict[str, None] = {}
     beyond: dict[str, None] = {}
@@ -87,7 +88,7 @@ def check_answer(answer: str, facts: Iterable[Triple], linker: Linker, question:
     said = {value for value, pattern in _POLARITY.items() if polar and pattern.search(text)}
     stated |= dict.fromkeys(sorted(polar & said))
     against |= dict.fromkeys(sorted(polar) if said - polar else ())
-    mentions = _mentions(text, own, linker)
+    mentions = _mentions(text, own, linker, _topics(facts))
     for one, denied in zip(mentions, negations(text, mentions), strict=True):
         if one.entity in objects:
             (against if denied else stated)[one.entity] = None
@@ -97,6 +98,8 @@ def check_answer(answer: str, facts: Iterable[Triple], linker: Linker, question:
             against[one.entity] = None
         else:
             beyond[one.entity] = None
+    if codes := {object_ for _, predicate, object_ in facts if predicate == "ICD10"}:
+        against |= dict.fromkeys(code for code in _CODE.findall(text) if code not in codes)
     return AnswerCheck(
         supported=tuple(entity for entity in expected if entity in stated),
         missed=tuple(entity for entity in expected if entity not in stated),
@@ -105,9 +108,14 @@ def check_answer(answer: str, facts: Iterable[Triple], linker: Linker, question:
     )
 
 
-def _mentions(text: str, own: set[str], linker: Linker) -> list[Mention]:
+def _topics(facts: Iterable[Triple]) -> list[str]:
+    predicates = {predicate for _, predicate, _ in facts}
+    return [topic for topic, said in ANSWERABLE.items() if predicates.intersection(said)]
+
+
+def _mentions(text: str, own: set[str], linker: Linker, topics: Iterable[str]) -> list[Mention]:
     """The linker's mentions, with the facts' own words found whole even where the linker does not know them."""
-    found = linker.find(text)
+    found = linker.find(text, topics)
     for word in sorted(own, key=lambda one: (-len(one), one)):
         start = text.find(word) if word else -1
         while start >= 0:

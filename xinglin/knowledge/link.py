@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import ahocorasick
+from ahocorasick_rs import AhoCorasick, MatchKind
 
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.terms import normalize
-from xinglin.knowledge.vocabulary import Term, vocabulary
+from xinglin.knowledge.vocabulary import Term, topic_words, vocabulary
 from xinglin.knowledge.words import BLOCKERS, GENERIC
 
 _CLAUSE = re.compile(r"[。！？!?；;，,\n：:]|但是?|不过|而是|只是|只有|却|就是|可是|然而|反而|仅")
@@ -28,7 +28,9 @@ _DENIED_AFTER = re.compile(
     "(已|可|基本|可以|完全)?(排除|除外)|[(（]?-[)）]|阴性|没有(?![^，。]{0,3}(用|好|吗|呢))|(都|也|均|一概)(没|不|无|否认)|消失|不存在"
 )
 _LIST = re.compile("[、和及与或]|以及|还有")
-_FILLING = re.compile("[■的任何明显]")  # what may stand between a denial and what it denies, at any length
+_FILLING = re.compile(
+    "^(会|应该?|需要?|用|必|该|再)?(伴?有|出现|包括|包含|做|看|挂|查|见|伴|患|得)?|[■的]|任何|明显"
+)  # what may stand between a denial and what it denies, at any length
 
 
 class Mention(NamedTuple):
@@ -54,17 +56,23 @@ class Linker:
     Args:
         terms: term → what it stands for.
         blockers: words that may contain a term without meaning it; they are matched and passed over.
+        by_topic: topic → everyday words (男性, 皮肤, 吸烟) that name something only where that topic is spoken of.
     """
 
-    def __init__(self, terms: Mapping[str, Term], blockers: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        terms: Mapping[str, Term],
+        blockers: Iterable[str] = (),
+        by_topic: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
         self.terms = {normalize(text): term for text, term in terms.items() if normalize(text)}
-        self._automaton = ahocorasick.Automaton()
-        for word in map(normalize, blockers):
-            if word:
-                self._automaton.add_word(word, (len(word), word, None))
-        for word, term in self.terms.items():
-            self._automaton.add_word(word, (len(word), word, term))
-        self._automaton.make_automaton()
+        passed = {normalize(word) for word in blockers} - self.terms.keys() - {""}
+        self._words = [*self.terms, *sorted(passed)]
+        # not pyahocorasick: its iter_long drops matches (a test compares with a plain search)
+        self._automaton = AhoCorasick(self._words, matchkind=MatchKind.LeftmostLongest)
+        self._by_topic = {
+            topic: Linker({word: Term(word, "other") for word in words}) for topic, words in (by_topic or {}).items()
+        }
 
     @classmethod
     def from_graph(cls, graph: Graph, lay_terms: str | Path = "") -> "Linker":
@@ -76,17 +84,27 @@ class Linker:
         Raises:
             UserError: as `read_lay_terms`.
         """
-        terms = vocabulary(graph, lay_terms)
-        return cls(terms, BLOCKERS.union(*GENERIC.values()) - terms.keys())
+        return cls(vocabulary(graph, lay_terms), BLOCKERS.union(*GENERIC.values()), topic_words(graph))
 
-    def find(self, text: str) -> list[Mention]:
-        """The mentions in a text, in order; places are those of `normalize(text)`."""
-        return list(self._found(normalize(text)))
+    def find(self, text: str, topics: Iterable[str] = ()) -> list[Mention]:
+        """The mentions in a text, in order; places are those of `normalize(text)`.
+
+        Args:
+            topics: what the text speaks of, where that is known; their everyday words are found too.
+        """
+        text = normalize(text)
+        found = list(self._found(text))
+        for topic in topics:
+            more = self._by_topic[topic].find(text) if topic in self._by_topic else ()
+            found += [new for new in more if not any(one.start < new.end and new.start < one.end for one in found)]
+        return sorted(found)
 
     def _found(self, text: str) -> Iterator[Mention]:
-        for end, (length, word, term) in self._automaton.iter_long(text):
-            if term is not None and not _inside_latin(text, end + 1 - length, end + 1):
-                yield Mention(end + 1 - length, end + 1, word, term.entity, term.kind)
+        for index, start, end in self._automaton.find_matches_as_indexes(text):
+            word = self._words[index]
+            term = self.terms.get(word)
+            if term is not None and not _inside_latin(text, start, end):
+                yield Mention(start, end, word, term.entity, term.kind)
 
     def mentions(self, text: str) -> list[str]:
         """The entities in a text, in order, each once."""

@@ -109,7 +109,7 @@ DRUG_NAME = re.compile(
 )
 """Treatments that are a drug or a class of drugs."""
 
-PROCEDURE = re.compile("(术|插管|复苏|减肥|引产|透析|绝经|体检|康复)$")
+PROCEDURE = re.compile("(术|插管|复苏|减肥|引产|透析|绝经|体检|康复|推拿|按摩|针灸|疗法)$")
 """Names among the graph's diseases that are no diseases."""
 
 INFECTION = re.compile(

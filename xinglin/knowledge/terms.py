@@ -32,6 +32,11 @@ def normalize(text: str) -> str:
     return _CJK_SPACE.sub("", unicodedata.normalize("NFKC", text).translate(_DASHES).translate(_ODD).strip())
 
 
+def split_names(text: str) -> list[str]:
+    """The names in a field that may hold several (红眼病;流行性结膜炎), normalised."""
+    return [name for part in re.split("[;；、]", text) if (name := normalize(part))]
+
+
 def _unbalanced(text: str) -> bool:
     return any(text.count(left) != text.count(right) for left, right in ("()", "[]", "（）", "【】", "《》"))
 

@@ -14,7 +14,7 @@ from xinglin.errors import UserError
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.policy import ALIASES, ANSWERABLE
 from xinglin.knowledge.rules import SUPPORT, reject
-from xinglin.knowledge.terms import broken, is_chinese, normalize
+from xinglin.knowledge.terms import broken, is_chinese, normalize, split_names
 from xinglin.knowledge.words import BLOCKERS, EVERYDAY, GENERIC
 
 KINDS = ("disease", "symptom", "examination", "department", "drug", "herb", "other")
@@ -101,7 +101,8 @@ def _aliases(graph: Graph) -> Iterator[tuple[str, Term]]:
     kinds = {normalize(name): kind for name, kind in graph.subjects()}
     claims: dict[str, set[str]] = {}
     for fact in graph.select(ALIASES):
-        claims.setdefault(normalize(fact.object), set()).add(normalize(fact.subject))
+        for alias in split_names(fact.object):
+            claims.setdefault(alias, set()).add(normalize(fact.subject))
     for alias, owners in sorted(claims.items()):
         owner = min(owners)
         if len(owners) == 1 and _usable(alias, ""):
@@ -128,12 +129,6 @@ def _said(objects: dict[str, Counter[str]], graph: Graph, *, kinds: bool) -> Ite
 
 def _shorter(graph: Graph, objects: dict[str, Counter[str]]) -> Iterator[tuple[str, Term]]:
     """Shorter names: examinations without 检查, drugs without salt and form, materials that many formulas hold."""
-    examinations = [normalize(name) for name, kind in graph.subjects() if kind == "examination"]
-    for text in sorted({*examinations, *objects["examinations"]}):
-        base = found["base"] if (found := _EXAMINED.match(text)) else ""
-        named = len(base) > 2 or re.search("[血尿便肝肾肺脂糖酶氨酮钾钠钙铁镁]", base)
-        if named and _usable(text, "examination") and _usable(base, "examination"):
-            yield base, Term(text, "examination")
     names = Counter(normalize(fact.object) for fact in graph.select(("通用名", "成份")))
     names.update(normalize(name) for name, kind in graph.subjects() if kind == "drug")
     for text, times in sorted(names.items()):
@@ -143,6 +138,21 @@ def _shorter(graph: Graph, objects: dict[str, Counter[str]]) -> Iterator[tuple[s
                 yield base, Term(base, "drug")
         if len(text) == 2 and times >= _MATERIAL and _usable(text, "herb"):
             yield text, Term(text, "herb")
+    examinations = [normalize(name) for name, kind in graph.subjects() if kind == "examination"]
+    for text in sorted({*examinations, *objects["examinations"]}):
+        base = found["base"] if (found := _EXAMINED.match(text)) else ""
+        named = len(base) > 2 or re.search("[血尿便肝肾肺脂糖酶氨酮钾钠钙铁镁]", base)
+        if named and _usable(text, "examination") and _usable(base, "examination"):
+            yield base, Term(text, "examination")
+
+
+def topic_words(graph: Graph) -> dict[str, list[str]]:
+    """Topic → what may be said on it, everyday words too; for the topics whose objects are of no kind."""
+    return {
+        topic: sorted(text for text in said if topic != "infectious" and not reject(topic, text, graph))
+        for topic, said in _objects(graph).items()
+        if topic not in _TOPIC_KIND
+    }
 
 
 def read_lay_terms(path: str | Path = "") -> dict[str, tuple[str, str]]:
