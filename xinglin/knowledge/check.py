@@ -128,31 +128,31 @@ def _mentions(text: str, own: set[str], linker: Linker, topics: Iterable[str]) -
     return sorted(found)
 
 
-@dataclass(frozen=True)
-class Support:
-    """How much of a foreign answer a graph supports.
+class GraphSupport:
+    """How much of foreign answers a graph supports. What it has not is unsupported, not false."""
 
-    Attributes:
-        pairs: (disease of the question or answer, other entity of the answer) pairs.
-        supported: those of them that are joined by a triple under any predicate.
-    """
+    def __init__(self, graph: Graph, linker: Linker) -> None:
+        self._graph = graph
+        self._linker = linker
+        self._said: dict[str, frozenset[str]] = {}
 
-    pairs: int
-    supported: int
+    def __call__(self, question: str, answer: str) -> tuple[int, int]:
+        """Look an answer's statements up.
 
+        Returns:
+            How many entities the answer names beside the diseases asked about (0 where no disease of the graph is
+            named), and how many of them some triple joins to one of the diseases, under any predicate.
+        """
+        asked, told = self._linker.find(question), self._linker.find(answer)
+        given = {one.entity for one in asked}
+        about = {one.entity for one in (*asked, *told) if one.kind == "disease" and one.entity in self._graph}
+        stated = {one.entity for one in told} - given
+        if not about or not stated:
+            return 0, 0
+        return len(stated), sum(any(one in self._known(name) for name in about - {one}) for one in stated)
 
-def graph_support(question: str, answer: str, linker: Linker, graph: Graph) -> Support:
-    """Look the statements of an answer up in a graph. What is not there is unsupported, not false."""
-    asked = linker.find(question)
-    said = linker.find(answer)
-    given = {one.entity for one in asked}
-    about = dict.fromkeys(one.entity for one in (*asked, *said) if one.kind == "disease")
-    others = dict.fromkeys(one.entity for one in said if one.entity not in given)
-    pairs = supported = 0
-    for disease in about:
-        if disease in graph:
-            known = {linker.entity(one) for objects in graph.get(disease).facts.values() for one in objects}
-            rest = [one for one in others if one != disease]
-            pairs += len(rest)
-            supported += sum(one in known for one in rest)
-    return Support(pairs, supported)
+    def _known(self, name: str) -> frozenset[str]:
+        if name not in self._said:
+            objects = (one for said in self._graph.get(name).facts.values() for one in said)
+            self._said[name] = frozenset(map(self._linker.entity, objects))
+        return self._said[name]

@@ -33,6 +33,7 @@ from xinglin.dataset.quality.groups import Columns, clusters, disagreement, repe
 from xinglin.dataset.quality.lengths import Lengths, TokenLengths
 from xinglin.dataset.quality.personal import LABELS, find, mask
 from xinglin.errors import UserError
+from xinglin.knowledge.check import GraphSupport
 from xinglin.knowledge.graph import open_graph
 from xinglin.knowledge.link import Linker
 from xinglin.prompts import load_template
@@ -217,16 +218,8 @@ def _supporter(graph_name: str) -> Callable[[str, str], tuple[int, int]] | None:
     """How many statements an answer makes about the diseases it names, and how many of them the graph has."""
     if not graph_name:
         return None
-    from xinglin.knowledge.check import graph_support
-
     graph = open_graph(graph_name)
-    linker = Linker.from_graph(graph)
-
-    def support(question: str, answer: str) -> tuple[int, int]:
-        found = graph_support(question, answer, linker, graph)
-        return found.pairs, found.supported
-
-    return support
+    return GraphSupport(graph, Linker.from_graph(graph))
 
 
 def _paths(config: DataCheck) -> list[str]:
