@@ -101,7 +101,23 @@ def test_the_packaged_table_is_whole(linker):
     table = read_lay_terms()
     assert len(table) > 2_500
     assert not [text for text, (target, _) in table.items() if target not in linker.terms]
-    assert all(linker.entity(text) == linker.entity(target) for text, (target, _) in table.items())
+    whole = {text: target for text, (target, _) in table.items() if "*" not in text}
+    assert all(linker.entity(text) == linker.entity(target) for text, target in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "entities"),
+    [
+        ("肚子一阵一阵地疼", ["腹痛"]),
+        ("头发一把一把地掉", ["脱发"]),
+        ("饭一口都吃不下", ["食欲不振"]),
+        ("肚子凉，腿疼", ["肢体疼痛"]),  # not across a comma
+        ("肚子没有疼", []),
+        ("肚子里面好像总是有一团什么东西在疼", []),  # too far apart
+    ],
+)
+def test_expressions_with_something_between(linker, text, entities):
+    assert linker.mentions(text) == entities
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ _DENIAL = re.compile(
 _DENIED_AFTER = re.compile(
     "(已|可|基本|可以|完全)?(排除|除外)|[(（]?-[)）]|阴性|没有(?![^，。]{0,3}(用|好|吗|呢))|(都|也|均|一概)(没|不|无|否认)|消失|不存在"
 )
+_PAUSE = re.compile(r"[。！？!?；;，,、\n：:]")
+_GAP = 6  # characters that may stand between the two halves of an expression
 _LIST = re.compile("[、和及与或]|以及|还有")
 _FILLING = re.compile(
     "^(会|应该?|需要?|用|必|该|再)?(伴?有|出现|包括|包含|做|看|挂|查|见|伴|患|得)?|[■的]|任何|明显"
@@ -66,6 +68,7 @@ class Linker:
         by_topic: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
         self.terms = {normalize(text): term for text, term in terms.items() if normalize(text)}
+        self._gaps = _Gaps({text: self.terms.pop(text) for text in list(self.terms) if "*" in text})
         passed = {normalize(word) for word in blockers} - self.terms.keys() - {""}
         self._words = [*self.terms, *sorted(passed)]
         # not pyahocorasick: its iter_long drops matches (a test compares with a plain search)
@@ -94,10 +97,14 @@ class Linker:
         """
         text = normalize(text)
         found = list(self._found(text))
-        for topic in topics:
-            more = self._by_topic[topic].find(text) if topic in self._by_topic else ()
-            found += [new for new in more if not any(one.start < new.end and new.start < one.end for one in found)]
-        return sorted(found)
+        extra = [
+            self._gaps.find(text),
+            *(self._by_topic[topic].find(text) for topic in topics if topic in self._by_topic),
+        ]
+        for more in filter(None, extra):
+            free = [new for new in more if not any(one.start < new.end and new.start < one.end for one in found)]
+            found = sorted([*found, *free])
+        return found
 
     def _found(self, text: str) -> Iterator[Mention]:
         for index, start, end in self._automaton.find_matches_as_indexes(text):
@@ -115,6 +122,31 @@ class Linker:
         text = normalize(text)
         term = self.terms.get(text)
         return term.entity if term else text
+
+
+class _Gaps:
+    """Everyday expressions with something between (肚子*疼: 肚子一阵一阵地疼), within a clause."""
+
+    def __init__(self, terms: Mapping[str, Term]) -> None:
+        self._tails: dict[str, dict[str, Term]] = {}
+        for text, term in terms.items():
+            head, _, tail = text.partition("*")
+            self._tails.setdefault(head, {})[tail] = term
+        self._heads = list(self._tails)
+        self._automaton = AhoCorasick(self._heads, matchkind=MatchKind.LeftmostLongest)
+
+    def find(self, text: str) -> list[Mention]:
+        """The expressions in a normalised text; of two that overlap, the first."""
+        found: list[Mention] = []
+        for index, start, end in self._automaton.find_matches_as_indexes(text) if self._heads else ():
+            after = _PAUSE.split(text[end : end + _GAP + 6], maxsplit=1)[0]
+            tails = self._tails[self._heads[index]]
+            place, tail = min(((after.find(tail), tail) for tail in tails if tail in after), default=(_GAP + 1, ""))
+            stop = end + place + len(tail)
+            denied = re.search("[不没无未]", after[:place])
+            if place <= _GAP and not denied and not (found and start < found[-1].end):
+                found.append(Mention(start, stop, text[start:stop], tails[tail].entity, tails[tail].kind))
+        return found
 
 
 def _inside_latin(text: str, start: int, end: int) -> bool:

@@ -52,7 +52,7 @@ class Term:
 
 
 def vocabulary(graph: Graph, lay_terms: str | Path = "") -> dict[str, Term]:
-    """Term → what it stands for; earlier sources win over later ones.
+    """Term → what it stands for; earlier sources win over later ones. A `*` in a term stands for a few characters.
 
     Args:
         lay_terms: another table of everyday expressions than the packaged one.
