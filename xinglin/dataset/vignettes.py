@@ -51,7 +51,7 @@ _AGES: tuple[tuple[str, re.Pattern[str], tuple[int, int, str]], ...] = (
     ("newborn", re.compile("新生儿|早产儿"), (2, 28, "天")),
     ("infant", re.compile("婴儿|婴幼儿|婴"), (3, 11, "个月")),
     ("child", re.compile("小儿|儿童|幼儿|儿科|先天性|幼年|学龄"), (2, 12, "岁")),
-    ("youth", re.compile("青少年|青春期"), (13, 17, "岁")),
+    ("youth", re.compile("青少年|青春|性早熟|发育延迟"), (13, 17, "岁")),
     ("pregnant", re.compile("妊娠|孕|产后|产褥|产科|难产|分娩|流产|胎|羊水|月经|痛经|育龄"), (22, 40, "岁")),
     ("menopause", re.compile("绝经|更年期"), (48, 58, "岁")),
     ("old", re.compile("老年|阿尔茨海默|帕金森|老视|前列腺增生|前列腺癌"), (62, 82, "岁")),

@@ -25,7 +25,7 @@ LEAD_SHARE = 0.35
 """How often a question begins with one of the leads."""
 URGENT = "急症请立即拨打120。"
 BOTH = "两者"
-_GREETS = re.compile("医生|请|你好|听|想|麻烦|在网上|最近听说")
+_GREETS = re.compile("医生|请|你好|听|想|麻烦|最近听说")
 _PLACEHOLDERS = frozenset("d a b x w o r s who kin others advice shared only_a only_b".split())  # noqa: SIM905
 
 
