@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -205,6 +206,25 @@ def test_overwrite_costs_no_more_than_an_earlier_export(records, tmp_path):
         with pytest.raises(UserError, match=said):
             export(records, output, format=form, overwrite=True)
     assert (home / "data" / "thesis.docx").read_text() == "years of work"
+
+
+def test_an_exchange_that_was_killed_is_ended_by_the_next_export(records, tmp_path):
+    output, old, new = tmp_path / "hub", tmp_path / ".hub.old", tmp_path / ".hub.new"
+    export(records, output, format="huggingface")
+    card = (output / "README.md").read_bytes()
+    output.rename(old)  # killed between the two renames: the earlier export is back, and protected
+    shutil.copytree(old, new)
+    with pytest.raises(UserError, match="exists; give another, or --overwrite"):
+        export(records, output, format="huggingface")
+    assert (output / "README.md").read_bytes() == card and not old.exists()
+    shutil.copytree(output, old)  # killed before the old one was removed
+    export(records, output, format="huggingface", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.records.jsonl", "hub"]
+    old.mkdir()
+    (old / "thesis.docx").touch()
+    with pytest.raises(UserError, match=r".hub.old holds thesis.docx, which is no export; move it away"):
+        export(records, output, format="huggingface", overwrite=True)
+    assert (old / "thesis.docx").exists()
 
 
 @pytest.mark.parametrize(

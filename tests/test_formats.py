@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xinglin.dataset.formats import Format, detect, edit, read, write
+from xinglin.dataset.formats import Format, beside, detect, edit, read, write
 from xinglin.errors import UserError
 from xinglin.records import CHUNK, Example, Turn, read_json_records, to_alpaca, to_json
 from xinglin.tables import MAX_FIELD
@@ -186,7 +186,11 @@ def test_texts_longer_than_what_is_read_at_a_time(made, extra):
 
 
 def test_folder_missing_file_and_pipe(tmp_path):
-    for path, said in ((tmp_path, "is a folder"), (tmp_path / "no", "no such file"), (Path("/dev/null"), "is a pipe")):
+    for path, said in (
+        (tmp_path, "is a folder, expected a file .*CSV"),
+        (tmp_path / "no", "no such file"),
+        (Path("/dev/null"), "is a pipe"),
+    ):
         with pytest.raises(UserError, match=said):
             detect(path)
 
@@ -247,6 +251,35 @@ def test_edit_keeps_raw_and_example_in_step(made, tmp_path, record):
     assert next(read(tmp_path / "copy")).example.turns == row.example.turns
     assert row.example.facts == before.facts
     assert edit(row, lambda text: "").problem
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (ALPACA, [("id", "7")]),
+        (SHAREGPT, []),
+        (MESSAGES | {"a": {"b": ["c", {"": 1.5}]}}, [("a_b", "c"), ("a_b_", "1.5")]),
+        (
+            {"messages": [{**MESSAGES["messages"][0], "name": "x"}, "odd"]},
+            [("messages_name", "x"), ("messages", "odd")],
+        ),
+        (RECORD, [(key, RECORD[key]) for key in ("form", "source", "licence", "split", "review", "knowledge")]),
+    ],
+)
+def test_what_stands_beside_the_texts_is_seen_and_edited(made, record, found):
+    row = next(read(made(lines(record)), strict=False))
+    assert beside(row) == found
+    better = edit(row, str, lambda keys, text: f"{keys}={text}")
+    assert [text for _, text in beside(better)] == [f"{keys}={text}" for keys, text in found]
+    assert edit(row, str).raw == row.raw and list(better.raw) == list(row.raw)
+
+
+def test_a_record_nested_beyond_measure_is_told(made):
+    row = next(read(made('{"instruction": "问", "output": "答", "a": 1}\n')))
+    for _ in range(2000):
+        row.raw["a"] = [row.raw["a"]]
+    with pytest.raises(UserError, match="data.txt:1: nested too deeply"):
+        beside(row)
 
 
 def test_a_file_can_be_rewritten_over_itself(made):

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 ORDER = """
-    errors console records tables assets config remote prompts tokenizer knowledge dataset backbone tuning inference evaluation
-    export serve demo cli
+    errors console records tables assets config remote prompts tokenizer knowledge dataset backbone tuning inference
+    evaluation export serve demo cli
 """.split()  # noqa: SIM905
 PACKAGE = Path(__file__).parent.parent / "xinglin"
 

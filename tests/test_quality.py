@@ -10,10 +10,12 @@ from xinglin.dataset.quality import check as quality
 from xinglin.dataset.quality import duplicates
 from xinglin.dataset.quality.check import DataCheck, check, check_data
 from xinglin.dataset.quality.detect import RULES, Texts, advice, language
+from xinglin.dataset.quality.fix import mask_beside
 from xinglin.dataset.quality.groups import Columns, disagreement, repeated_answers
+from xinglin.dataset.quality.personal import LABELS
 from xinglin.dataset.quality.repair import cleaned, repaired
 from xinglin.errors import UserError
-from xinglin.records import read_json_records
+from xinglin.records import Example, Turn, read_json_records, write_jsonl
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real sample files are not here")
@@ -103,8 +105,10 @@ def test_what_is_right_is_left_alone(rule, case):
 
 
 def test_advice_and_language():
-    assert advice(texts(answer="建议到神经内科就诊。")) and advice(texts(answer="请咨询医生。"))
-    assert not advice(texts(answer="多喝水。"))
+    for answer in ("建议到神经内科就诊。", "请咨询医生。", "不用紧张，请咨询医生。", "不用去医院，加重时再就医。"):
+        assert advice(texts(answer=answer))
+    for answer in ("多喝水。", "不用就医。", "不需要看医生。", "没必要去医院。", "无需立即就诊。", "不必找医生。"):
+        assert not advice(texts(answer=answer)), answer
     assert [language(text) for text in ("头痛", "headache", "头痛 headache", "…")] == [
         "chinese",
         "english",
@@ -213,6 +217,26 @@ def test_copies_and_disagreements(tmp_path):
     assert copies["examples"][0]["where"] == f"{path}:1；{path}:2"
 
 
+def compared(question, *answers):
+    columns = Columns()
+    for answer in answers:
+        columns.add(texts(question, answer))
+    return disagreement(columns)
+
+
+@pytest.mark.parametrize("answer", ["不一定，看情况。", "无需担心。", "不清楚。", "不好说。"])
+def test_an_open_answer_is_neither_yes_nor_no(answer):
+    assert compared("水痘会传染吗？", "会传染。", answer).contradictory == 0
+    assert compared("水痘会传染吗？", "会传染。", answer, "不会。").contradictory == 2
+
+
+def test_every_two_answers_are_compared():
+    first = "看内科要先挂普外科或消化科。"  # agrees with either of the others, which do not agree
+    found = compared("腹痛挂什么科？", first, "挂消化科。", "挂普外科。")
+    assert (found.contradictory, found.shown["contradictory"]) == (2, [[0, 1, 2]])
+    assert compared("腹痛挂什么科？", first, "挂消化科。", "挂消化内科就好。").contradictory == 0
+
+
 def test_one_department_under_two_names_is_no_contradiction():
     columns = Columns()
     for answer in ("建议到妇科就诊。", "建议到妇产科就诊。", "请到妇产科或内分泌科。"):
@@ -283,6 +307,77 @@ def test_fix_and_its_ledger(tmp_path, capsys):
     assert "13800138000" not in everything and "王建国" not in everything
 
 
+def everything_in(folder, *but):
+    return "".join(path.read_text("utf-8") for path in folder.rglob("*") if path.is_file() and path not in but)
+
+
+def test_personal_data_in_other_columns(tmp_path, capsys):
+    path = tmp_path / "data.csv"
+    path.write_text(
+        "姓名,电话,问题,回答,科室\n"
+        "王建国,88012345,头痛怎么办？,多休息。,内科\n"
+        "张桂兰,13800138000,腹痛怎么办？,,内科\n"
+        ",,胸闷怎么办？,开窗通风。,内科\n",
+        "utf-8",
+    )
+    check_data(DataCheck(str(path), fix=True))
+    report = json.loads((tmp_path / "data.check" / "report.json").read_text("utf-8"))
+    found = {one["name"]: one for one in report["findings"] if one["records"]}
+    assert (found["personal_name"]["records"], found["personal_phone"]["records"]) == (1, 1)
+    assert found["personal_name"]["examples"] == [{"where": f"{path}:2", "text": "姓名：〔姓名〕"}]
+    copy = (tmp_path / "data.clean.csv").read_text("utf-8").splitlines()
+    assert copy[1:] == ["〔姓名〕,〔电话〕,头痛怎么办？,多休息。,内科", ",,胸闷怎么办？,开窗通风。,内科"]
+    edited, dropped = (record for _, record in read_json_records(tmp_path / "data.clean.changes.jsonl"))
+    assert (edited["change"], edited["rule"]) == ("edit", "name, phone")
+    assert edited["after"] == "头痛怎么办？\n多休息。\n姓名：〔姓名〕\n电话：〔电话〕"
+    assert (dropped["change"], dropped["rule"]) == ("drop", "unusable")
+    said = everything_in(tmp_path, path) + capsys.readouterr().out
+    assert not any(text in said for text in ("王建国", "张桂兰", "88012345", "13800138000"))
+
+
+def test_personal_data_under_other_keys_however_deep(tmp_path):
+    record = {
+        "messages": [
+            {"role": "user", "content": "头痛怎么办？", "name": "患者王建国，男，56岁"},
+            {"role": "assistant", "content": "多休息。"},
+        ],
+        "patient": {"手机": 13800138000, "contacts": [{"姓名": "李秀英", "age": 56}, "a.b@example.com"]},
+        "kind": None,
+    }
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([record], ensure_ascii=False), "utf-8")
+    check_data(DataCheck(str(path), fix=True))
+    _, found = findings(path)
+    assert found == {"personal_name": 1, "personal_phone": 1, "personal_email": 1}
+    ((_, kept),) = read_json_records(tmp_path / "data.clean.json")
+    assert kept["messages"][0] == record["messages"][0] | {"name": "患者〔姓名〕，男，56岁"}
+    assert kept["patient"] == {"手机": "〔电话〕", "contacts": [{"姓名": "〔姓名〕", "age": 56}, "〔邮箱〕"]}
+    assert kept["kind"] is None
+    said = everything_in(tmp_path, path)
+    assert not any(text in said for text in ("王建国", "13800138000", "李秀英", "a.b@"))
+
+
+def test_a_mask_under_a_key_is_left_alone():
+    for key in (*LABELS.values(), "patient", "患者", "身份证号", "家住", "ID"):
+        for label in LABELS.values():
+            assert mask_beside(key, f"〔{label}〕") == f"〔{label}〕"
+    assert mask_beside("13800138000", "头痛") == "头痛"  # a key stays, and is none of the text
+
+
+def test_ids_and_facts_of_full_records_stay(tmp_path):
+    path = tmp_path / "data.records.jsonl"
+    turns = (Turn("user", "偏头痛怎么办？"), Turn("assistant", "多休息。"))
+    facts = (("住址：北京市朝阳区幸福路3号", "别称", "x"),)
+    write_jsonl(path, [Example("symptoms-19207046142", turns, facts=facts, review="电话13800138000")])
+    check_data(DataCheck(str(path), fix=True))
+    _, found = findings(path)
+    assert found == {"personal_phone": 1}
+    ((_, before),), ((_, after),) = (
+        list(read_json_records(one)) for one in (path, tmp_path / "data.records.clean.jsonl")
+    )
+    assert after == before | {"review": "电话〔电话〕"}
+
+
 def test_fixing_again_changes_nothing(tmp_path):
     path = dirty(tmp_path / "data.jsonl")
     check_data(DataCheck(str(path), fix=True))
@@ -341,6 +436,55 @@ def test_errors_say_what_to_do(tmp_path):
     odd.write_text('{"text": "a"}\n', "utf-8")
     with pytest.raises(UserError, match="needs instruction or question"):
         check(DataCheck(str(good), eval_paths=str(odd)))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a,b\n1,2\n", "asked.txt:1: no column for a question: has a, b;"),
+        ("question,answer\n一,二,三\n", "asked.txt:2: has 3 fields, the header 2"),
+        ('{"question": \n', "asked.txt:1: not valid JSON"),
+        ("[]", "asked.txt: holds no evaluation records"),
+        ("", "asked.txt: holds no records"),
+    ],
+)
+def test_a_bad_evaluation_file_is_told_as_what_it_is(tmp_path, content, said):
+    data, asked = write(tmp_path / "data.jsonl", [("头痛怎么办？", "多休息。")]), tmp_path / "asked.txt"
+    asked.write_text(content, "utf-8")
+    with pytest.raises(UserError) as error:
+        check(DataCheck(str(data), eval_paths=str(asked)))
+    assert said in str(error.value)
+
+
+def test_places_to_write_are_looked_at_before_the_data_is_read(tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text("{broken", "utf-8")  # would be told by the scan
+    taken, folder = tmp_path / "taken", tmp_path / "folder"
+    taken.touch()
+    folder.mkdir()
+    (tmp_path / "x.changes.jsonl").mkdir()
+    for options, said in (
+        ({"output_dir": str(taken)}, "output_dir .*taken: cannot write in .*taken .Not a directory.; give another"),
+        ({"output_dir": str(taken / "a" / "b")}, "output_dir .*: cannot write in .*taken .Not a directory"),
+        ({"output_dir": "/proc/no"}, "output_dir /proc/no: cannot write in /proc "),
+        ({"fix": True, "fix_path": str(folder)}, "fix_path .*folder is a folder; give the name of a file"),
+        ({"fix": True, "fix_path": str(tmp_path / "x.jsonl")}, "fix_path .*x.changes.jsonl is a folder"),
+        ({"fix": True, "fix_path": str(taken / "a.jsonl")}, "fix_path .*: cannot write in .*taken .Not a directory"),
+        ({"fix": True, "fix_path": "/proc/no/a.jsonl"}, "fix_path /proc/no: cannot write in /proc "),
+        ({"fix": True, "fix_path": str(data)}, "is the data itself"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_data(DataCheck(str(data), **options))
+    named_as_ledger = data.rename(tmp_path / "y.changes.jsonl")
+    with pytest.raises(UserError, match="y.changes.jsonl is the data itself"):
+        check_data(DataCheck(str(named_as_ledger), fix=True, fix_path=str(tmp_path / "y.jsonl")))
+    with pytest.raises(UserError, match="no such file"):
+        check_data(DataCheck(str(data), fix=True))
+    with pytest.raises(UserError, match="is a folder, expected a file .*CSV"):
+        check_data(DataCheck(".", fix=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("folder", "taken", "x.changes.jsonl", "y.changes.jsonl")
+    ]
 
 
 @needs_shared

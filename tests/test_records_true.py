@@ -21,11 +21,11 @@ _SAID = {
     "listed": rf"(?P<who>{_X}+?)的(?P<part>共同|其他)?{_WORD}{_VERB}(?P<list>{_X}+)",
     "infectious": rf"(?P<who>{_X}+?)(?P<list>[有无])传染性",
     "signs": rf"(?:根据|从)(?P<list>{_X}+?)看?，可能[是与](?P<who>{_X}+?)(?:有关)?(?=[，。])",
-    "flags": rf"有(?P<list>{_X}+)，属于急症信号",
+    "flags": rf"有(?P<list>{_X}+)，(?:属于急症信号|请尽快就医)",
     "ruled out": rf"也要排除(?P<who>{_X}+)",
     "yes": rf"(?:所以挂|是的，可以挂)(?P<list>{_X}+?)(?:是对的)?(?=。)",
-    "no": rf"(?:，不是(?=\w+，请改挂)|所以不建议挂)(?P<list>{_X}+)",
-    "instead": rf"请改挂(?P<list>{_X}+)",
+    "no": rf"(?:，不是(?=\w+，请按)|所以不建议挂)(?P<list>{_X}+)",
+    "instead": rf"请按(?P<list>{_X}+?)挂号",
     "missing": rf"(?P<who>{_X}+?)的{_WORD}(?=资料中没有提到)",
 }
 _IMPLIED = {"infectious": "传染性", "signs": "症状", "flags": "症状", "yes": "就诊科室", "instead": "就诊科室"}
@@ -69,7 +69,7 @@ def not_cited(answer: str, question: str, citations: set[tuple[str, str, str]]) 
     subjects = {subject for subject, _, _ in citations}
     used: set[tuple[str, str, str]] = set()
     for said in read(answer)[0]:
-        if said.kind in ("no", "missing"):
+        if said.kind in ("no", "missing", "flags"):
             wrong += [one for one in (*said.objects, said.who) if one not in question]
             continue
         if said.kind == "ruled out":
@@ -141,10 +141,13 @@ def test_records_that_abstain_cite_nothing_and_name_only_what_was_asked(examples
         if (one.knowledge == "other_facts") != (not one.facts):
             wrong.append((one, "cites"))
         elif not one.facts:
-            heads = [f"{said[0].who}的{part}{said[0].word}：" for part in ("", "其他")] if said else []
+            missing = [part for part in said if part.kind == "missing"]
+            heads = [f"{one.who}的{part}{one.word}：" for one in missing for part in ("", "其他")]
             lines = map(plain, one.question.input.splitlines())
             answered = any(line.startswith(tuple(map(plain, heads))) for line in lines) if heads else False
-            if answered or [part.kind for part in said] != ["missing"] * ("vignette" not in one.form):
+            kinds = [part.kind for part in said if part.kind != "flags"]
+            silent = "vignette" in one.form or one.form == "verify_alias"
+            if answered or kinds != ["missing"] * (not silent):
                 wrong.append((one, said))
     fail(wrong)
 

@@ -212,6 +212,10 @@ BAD = {
     "JSON list": ('[{"head": "a", "relation": "b", "tail": "c"}]', "is a JSON list"),
     "nested too deep": ('{"a": {"b": {"c": "d"}}}', "'a', 'b' must be text or a list of texts"),
     "subject without predicates": ('{"a": {"b": "c"},\n "d": "e"}', "the subject 'd' needs"),
+    "one of the subjects": (
+        '{"a": {"b": ["c"]}, "d": "e", "f": {"b": ["c"]}}',
+        "the subject 'd' needs {predicate: [obj",
+    ),
     "one column": ("abc\n", "neither a table nor JSON"),
     "Parquet": (b"PAR1xxxx", "is Parquet: a graph"),
     "spreadsheet": (b"PK\x03\x04xxxx", "is a spreadsheet"),

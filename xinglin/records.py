@@ -180,7 +180,7 @@ def open_data(path: Path) -> BufferedReader:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (working folder {Path.cwd()})") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, expected a JSON or JSON Lines file") from None
+        raise UserError(f"{path}: is a folder, expected a file (JSON, JSON Lines or CSV)") from None
     except PermissionError:
         raise UserError(f"{path}: not readable by this user") from None
     if file.peek(3).startswith(codecs.BOM_UTF8):

@@ -68,6 +68,7 @@ def score(record, linker):
 
 def ratio(parts, top, bottom):
     """A ratio of sums with its 95 % bootstrap interval over sentences (2,000 draws)."""
+
     def value(rows):
         below = sum(row[name] for row in rows for name in bottom)
         return sum(row[name] for row in rows for name in top) / below if below else float("nan")

@@ -7,27 +7,32 @@ writes `llama_data.json` (Alpaca, the training split) and beside it `.records.js
 """
 
 import hashlib
+import json
+import logging
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from xinglin.dataset.clean import Cleaned, Entry, clean
+from xinglin.dataset.clean import Cleaned, Dropped, Entry, clean
 from xinglin.dataset.forms import MAKERS
 from xinglin.dataset.pool import Pool
 from xinglin.dataset.split import held_out
-from xinglin.dataset.wording import Line, Made, Wording, Writer, load_wording
+from xinglin.dataset.wording import MAX_OBJECTS, Line, Made, Wording, Writer, load_wording
 from xinglin.errors import UserError, nearest
 from xinglin.knowledge.check import check_answer
 from xinglin.knowledge.graph import Graph, open_graph
 from xinglin.knowledge.link import Linker
-from xinglin.records import Example, Turn, to_alpaca, write_json, write_json_list, write_jsonl
+from xinglin.records import Example, Turn, atomic_write, json_line, to_alpaca, to_json
 
-EXTRA_OBJECTS = 2
-"""How many objects a line that does not answer may list; it is there to be passed over, not to be read out."""
+log = logging.getLogger(__name__)
+
+EXTRA_OBJECTS = (1, MAX_OBJECTS)
+"""How many objects a line that does not answer lists: as many as one that does, so that length tells nothing."""
 _FACTS, _OTHER, _NONE = "facts", "other_facts", "none"
 
 
@@ -62,12 +67,14 @@ class Builder:
     """Makes the examples of one split.
 
     Attributes:
+        only: facts that may be cited; all where it is None.
         refused: form → answers that the fact check did not find clean; they are left out.
     """
 
-    def __init__(self, pool: Pool, split: str, wording: Wording, graph: Graph, linker: Linker) -> None:
+    def __init__(self, pool: Pool, split: str, wording: Wording, licences: dict[str, str], linker: Linker) -> None:
         self.pool, self.split, self.wording = pool, split, wording
-        self.licences = graph.licences
+        self.licences = licences
+        self.only: set[tuple[str, str, str]] | None = None
         self.linker = linker
         self.refused: Counter[str] = Counter()
 
@@ -83,8 +90,10 @@ class Builder:
         writer = Writer(self.wording, said, said.train if train else said.evaluation, train, rng)
         kinds = kinds_of_input(shares, rng)
         for made in MAKERS[form](self.pool, writer):
+            cited = {(fact.subject, fact.predicate, fact.object) for line in made.lines for fact in line.facts}
+            if self.only is not None and not cited <= self.only:
+                continue
             example = self._example(form, made, next(kinds), writer)
-            cited = [(fact.subject, fact.predicate, fact.object) for line in made.lines for fact in line.facts]
             if check_answer(example.answer, cited, self.linker, made.question).clean:
                 yield example
             else:
@@ -95,8 +104,8 @@ class Builder:
         shown: list[Line] = []
         if kind == _FACTS:
             shown = [*made.lines, *self._extras(made, writer, certain=self.split != "train")]
-        elif kind == _OTHER:
-            shown, answer, facts = *self._unanswering(made, writer), []
+        elif kind == _OTHER and (shown := self._unanswering(made, writer)):
+            answer, facts = self._abstain(form, made, writer), []
         writer.rng.shuffle(shown)
         turns = (Turn("user", made.question, "\n".join(line.text for line in shown)), Turn("assistant", answer))
         key = "/".join((form, *(entry.name for entry in made.about), made.key, made.question))
@@ -105,22 +114,28 @@ class Builder:
             id=f"{form}-{hashlib.sha256(key.encode()).hexdigest()[:12]}",
             turns=turns,
             form=form,
-            facts=tuple((fact.subject, fact.predicate, fact.object) for fact in facts),
+            facts=tuple(dict.fromkeys((fact.subject, fact.predicate, fact.object) for fact in facts)),
             source="、".join(sources),
             licence="; ".join(dict.fromkeys(self.licences[name] for name in sources)),
             split=self.split,
-            knowledge=kind,
+            knowledge=kind if shown else _NONE,  # a graph of one disease has nothing else to show
         )
 
-    def _unanswering(self, made: Made, writer: Writer) -> tuple[list[Line], str]:
-        """Lines that do not answer, and the answer that says so."""
-        shown = self._extras(made, writer, certain=True)
+    def _unanswering(self, made: Made, writer: Writer) -> list[Line]:
+        """Lines that do not answer; of two subjects the one is there, the other is what is missing."""
+        there = made.about[0]
+        topic = made.topic if made.topic in there.facts else ""
+        one_of_two = [writer.line(there, topic)] if topic and len(made.about) > 1 and made.topic != "signs" else []
+        return [*one_of_two, *self._extras(made, writer, certain=True)]
+
+    def _abstain(self, form: str, made: Made, writer: Writer) -> str:
+        """The answer where nothing in `input` answers; what is urgent is said all the same."""
         if made.topic == "signs":
-            return shown, writer.rng.choice(self.wording.abstain_vignette)
+            return made.warning + writer.rng.choice(self.wording.abstain_vignette)
+        if form == "verify_alias":
+            return writer.rng.choice(self.wording.abstain_alias)
         missing = made.about[-1]
-        if len(made.about) > 1:  # one of the two is there, the other is what is missing
-            shown += [line for line in made.lines if line.about == made.about[0].name]
-        return shown, writer.say(self.wording.abstain, [missing], d=missing.name, w=self.wording.words[made.topic])
+        return writer.say(self.wording.abstain, [missing], d=missing.name, w=self.wording.words[made.topic])
 
     def _extras(self, made: Made, writer: Writer, *, certain: bool) -> list[Line]:
         """Lines that do not answer: another topic of the subject, the same topic of another subject."""
@@ -133,18 +148,21 @@ class Builder:
             if one != topic and (first.name, self.wording.words[one]) not in shown and not _gives_away(made, one)
         ]
         if others and made.topic != "signs" and rng.random() < 0.4:
-            lines.append(writer.line(first, rng.choice(others), EXTRA_OBJECTS))
-        if certain or rng.random() < 0.85:
-            lines.append(writer.line(self._stranger(made, topic, rng), topic, EXTRA_OBJECTS))
+            lines.append(writer.line(first, rng.choice(others), rng.randint(*EXTRA_OBJECTS)))
+        stranger = self._stranger(made, topic, rng) if certain or rng.random() < 0.85 else None
+        if stranger:
+            lines.append(writer.line(stranger, topic, rng.randint(*EXTRA_OBJECTS)))
         return lines
 
-    def _stranger(self, made: Made, topic: str, rng: random.Random) -> Entry:
-        names = {entry.name for entry in made.about}
+    def _stranger(self, made: Made, topic: str, rng: random.Random) -> Entry | None:
+        """Another subject of the topic; for a patient's signs, one that shows some of them."""
+        asked = {name for entry in made.about for name in (entry.name, *entry.aliases)}
         having = self.pool.having(topic)
-        while (stranger := rng.choice(having)).name in names:
-            if len(having) <= len(names):
-                return stranger
-        return stranger
+        tries = [one for one in (rng.choice(having) for _ in range(12)) if not asked & {one.name, *one.aliases}]
+        if made.topic == "signs" and tries:
+            signs = set(made.key.split("、"))
+            return max(tries, key=lambda one: len(signs & set(one.objects("symptoms"))))
+        return next(iter(tries), None)
 
 
 def _gives_away(made: Made, topic: str) -> bool:
@@ -154,7 +172,7 @@ def _gives_away(made: Made, topic: str) -> bool:
 
 def shares_of(config: DataBuild, split: str) -> tuple[float, float]:
     """(with facts that answer, with other facts): unseen diseases are asked with facts, seen facts without."""
-    return {"train": (config.grounded, config.unanswerable), "unseen_disease": (1.0, 0.0)}.get(split, (0.0, 0.0))
+    return {"train": (config.grounded, config.unanswerable), "unseen_disease": (0.8, 0.2)}.get(split, (0.0, 0.0))
 
 
 def kinds_of_input(shares: tuple[float, float], rng: random.Random) -> Iterator[str]:
@@ -185,18 +203,20 @@ def take(sources: dict[str, Iterator[Example]], weights: dict[str, float], numbe
     return made
 
 
-def _without_held_out(entry: Entry, held: set[str]) -> Entry:
-    """Take out training facts that name a held-out subject as object."""
-    facts = {topic: {one: fact for one, fact in said.items() if one not in held} for topic, said in entry.facts.items()}
-    return replace(entry, facts={topic: said for topic, said in facts.items() if said})
-
-
-def split_entries(cleaned: Cleaned) -> tuple[list[Entry], list[Entry]]:
-    """(training, held-out) subjects."""
+def split_entries(cleaned: Cleaned) -> tuple[list[Entry], list[Entry], list[Dropped]]:
+    """(training subjects, held-out subjects, training facts left out since they name a held-out subject)."""
     held = held_out(cleaned.entries)
     names = held | {alias for entry in cleaned.entries if entry.name in held for alias in entry.aliases}
-    train = [_without_held_out(entry, names) for entry in cleaned.entries if entry.name not in held]
-    return train, [entry for entry in cleaned.entries if entry.name in held]
+    train, left_out = [], []
+    for entry in cleaned.entries:
+        if entry.name not in held:
+            naming = [fact for said in entry.facts.values() for one, fact in said.items() if one in names]
+            left_out += [Dropped(fact, "names a held-out subject") for fact in naming]
+            facts = {
+                topic: {o: fact for o, fact in said.items() if o not in names} for topic, said in entry.facts.items()
+            }
+            train.append(replace(entry, facts={topic: said for topic, said in facts.items() if said}))
+    return train, [entry for entry in cleaned.entries if entry.name in held], left_out
 
 
 def check(config: DataBuild, wording: Wording) -> dict[str, float]:
@@ -221,9 +241,16 @@ def check(config: DataBuild, wording: Wording) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Built:
-    """Examples of all splits, training first, and what the fact check refused: split/form → number."""
+    """What a build gives.
+
+    Attributes:
+        examples: of all splits, training first.
+        dropped: the whole ledger, of the cleaning and of the split.
+        refused: split/form → answers that the fact check refused.
+    """
 
     examples: list[Example]
+    dropped: list[Dropped]
     refused: dict[str, int]
 
 
@@ -236,7 +263,7 @@ def build_examples(cleaned: Cleaned, graph: Graph, config: DataBuild, linker: Li
     wording = load_wording(config.forms_path)
     weights = check(config, wording)
     linker = linker or Linker.from_graph(graph)
-    train, held = split_entries(cleaned)
+    train, held, left_out = split_entries(cleaned)
     examples: list[Example] = []
     refused: dict[str, int] = {}
     for split, entries, number in (
@@ -244,17 +271,28 @@ def build_examples(cleaned: Cleaned, graph: Graph, config: DataBuild, linker: Li
         ("unseen_disease", held, config.num_eval),
         ("seen_fact", train, config.num_eval),
     ):
-        builder = Builder(Pool(entries), split, wording, graph, linker)
+        builder = Builder(Pool(entries, cleaned.entries), split, wording, graph.licences, linker)
+        if split == "seen_fact":
+            builder.only = {fact for example in examples if example.split == "train" for fact in example.facts}
         sources = {form: builder.examples(form, shares_of(config, split), config.seed) for form in weights}
         made = take(sources, weights, number) if number or split == "train" else []
-        if not made and split == "train":
-            raise UserError(f"graph {config.graph}: nothing to build records from; see `xinglin kg check`")
-        if split == "train" and len(made) < number:
-            raise UserError(f"num_records {number}: the graph gives only {len(made)} with these forms; ask for fewer")
+        if split == "train":
+            _enough(len(made), config)
+        elif len(made) < number:
+            log.warning("%s: %s records instead of %s; the graph gives no more", split, len(made), number)
         random.Random(f"{config.seed}/{split}").shuffle(made)
         examples += made
         refused |= {f"{split}/{form}": count for form, count in builder.refused.items()}
-    return Built(examples, refused)
+    return Built(examples, [*cleaned.dropped, *left_out], refused)
+
+
+def _enough(made: int, config: DataBuild) -> None:
+    if not made:
+        raise UserError(f"graph {config.graph}: nothing to build records from; see `xinglin kg check`")
+    if made < config.num_records:
+        raise UserError(
+            f"num_records {config.num_records}: the graph gives only {made} with these forms; ask for fewer"
+        )
 
 
 def summarize(built: Built, cleaned: Cleaned, graph: Graph, config: DataBuild) -> dict[str, Any]:
@@ -272,7 +310,7 @@ def summarize(built: Built, cleaned: Cleaned, graph: Graph, config: DataBuild) -
         "subjects": dict(Counter(entry.kind for entry in cleaned.entries)),
         "facts_looked_at": cleaned.facts,
         "facts_normalised": cleaned.normalised,
-        "facts_dropped_by_rule": cleaned.rules(),
+        "facts_dropped_by_rule": dict(Counter(one.rule for one in built.dropped).most_common()),
         "triples_without_a_form": cleaned.unused,
         "answers_refused_by_the_fact_check": built.refused,
     }
@@ -283,8 +321,13 @@ def records_path(output_path: str | Path) -> Path:
     return Path(output_path).with_suffix(".records.jsonl")
 
 
+def written_beside(output: Path) -> list[Path]:
+    """The four files of a build: summary, ledger, full records, and the Alpaca file itself."""
+    return [output.with_suffix(".summary.json"), output.with_suffix(".dropped.jsonl"), records_path(output), output]
+
+
 def write_data(config: DataBuild) -> None:
-    """Build the data and write the four files; each appears whole or not at all.
+    """Build the data and write the four files; they appear together, or none of them.
 
     Raises:
         UserError: as `build_examples`, or an output_path that is a folder.
@@ -298,9 +341,12 @@ def write_data(config: DataBuild) -> None:
     graph = open_graph(config.graph)
     cleaned = clean(graph)
     built = build_examples(cleaned, graph, config)
-    write_jsonl(records_path(output), built.examples)
-    write_jsonl(output.with_suffix(".dropped.jsonl"), cleaned.dropped)
-    write_json_list(output, (to_alpaca(one) for one in built.examples if one.split == "train"))
     summary = summarize(built, cleaned, graph, config)
-    write_json(output.with_suffix(".summary.json"), summary)
+    with ExitStack() as files:  # all are written before the first takes its place
+        new = [files.enter_context(atomic_write(path)) for path in written_beside(output)]
+        new[0].write(json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
+        new[1].writelines(json_line(to_json(one)) + "\n" for one in built.dropped)
+        new[2].writelines(json_line(to_json(one)) + "\n" for one in built.examples)
+        rows = [json_line(to_alpaca(one)) for one in built.examples if one.split == "train"]
+        new[3].write("[\n" + ",\n".join(rows) + "\n]\n")
     print(f"{output}: {summary['records']['train']:,} training records; {records_path(output).name}: all splits, full")

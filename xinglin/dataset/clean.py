@@ -13,6 +13,7 @@ from xinglin.knowledge.policy import (
     ALIASES,
     ANSWERABLE,
     INFECTION,
+    NOT_INFECTIOUS,
     PROCEDURE,
     RED_FLAGS,
     SUBJECT_TYPE,
@@ -106,16 +107,28 @@ def clean(graph: Graph) -> Cleaned:
     for topic, predicates in ANSWERABLE.items():
         kind = SUBJECT_TYPE.get(topic, "disease")
         for fact in graph.select(predicates):
-            if fact.subject_type == kind:
+            if fact.subject_type != kind:
+                result.dropped.append(Dropped(fact, "other type of subject"))
+                result.facts += 1
+            else:
                 rule = "toxic herb" if kind == "herb" and fact.subject in toxic else _subject_rule(fact.subject)
                 _sort_in(topic, fact, rule, graph, found, result)
     support = _support(found)
     names = _Names(graph)
+    _without_causes(found, result)
     for subject in sorted(found):
         facts = {topic: _keep(topic, said, support[topic], result) for topic, said in found[subject].items()}
         if facts := {topic: kept for topic, kept in facts.items() if kept}:
             result.entries.append(names.entry(subject, facts))
+    result.dropped += names.dropped
     return result
+
+
+def _without_causes(found: dict[str, dict[str, _Statements]], result: Cleaned) -> None:
+    """What the graph also gives as a cause of the disease is no sign of it (糖尿病 of 黄斑水肿)."""
+    for said in found.values():
+        for one in [one for one in said.get("symptoms", ()) if one in said.get("causes", ())]:
+            result.dropped += [Dropped(fact, "a cause, not a sign") for fact in said["symptoms"].pop(one)]
 
 
 def _support(found: dict[str, dict[str, _Statements]]) -> dict[str, Counter[str]]:
@@ -143,12 +156,16 @@ def _sort_in(
         why = rule or why_not(fact) or reject(topic, said, graph)
         if not why and said in fact.subject and topic not in ("body_site", "department"):
             why = "names the subject"
-        if not why and said == "无" and INFECTION.search(fact.subject):
-            why = "an infection said not to be infectious"
+        if not why and topic == "infectious" and said == "无" and not _believable_no(fact.subject):
+            why = "may be infectious after all"
         if why:
             result.dropped.append(Dropped(fact, why))
         else:
             found[fact.subject].setdefault(topic, {}).setdefault(said, []).append(fact)
+
+
+def _believable_no(name: str) -> bool:
+    return bool(NOT_INFECTIOUS.search(name)) and not INFECTION.search(name)
 
 
 def _keep(topic: str, said: _Statements, support: Counter[str], result: Cleaned) -> dict[str, Fact]:
@@ -157,7 +174,7 @@ def _keep(topic: str, said: _Statements, support: Counter[str], result: Cleaned)
         result.dropped += [Dropped(fact, "both yes and no") for facts in said.values() for fact in facts]
         return {}
     rare = [one for one in said if support[one] < SUPPORT.get(topic, 1)]
-    rest = said.keys() - set(rare)
+    rest = [one for one in said if one not in rare]
     inside = [one for one in rest if any(one != other and one in other for other in rest)]
     for rule, gone in (("rare", rare), ("substring of a sibling", inside)):
         result.dropped += [Dropped(fact, rule) for one in gone for fact in said[one]]
@@ -165,7 +182,9 @@ def _keep(topic: str, said: _Statements, support: Counter[str], result: Cleaned)
     def rank(one: str) -> tuple[bool, int, int, str]:
         return one not in RED_FLAGS, -len({(f.predicate, f.source) for f in said[one]}), -support[one], one
 
-    return {one: replace(said[one][0], object=one) for one in sorted(rest - set(inside), key=rank)}
+    return {
+        one: replace(said[one][0], object=one) for one in sorted((one for one in rest if one not in inside), key=rank)
+    }
 
 
 class _Names:
@@ -173,6 +192,7 @@ class _Names:
 
     def __init__(self, graph: Graph) -> None:
         self.kind = dict(graph.subjects())
+        self.dropped: list[Dropped] = []
         self.aliases = self._by_subject(graph, ALIASES)
         self.raw = {topic: self._by_subject(graph, ANSWERABLE[topic]) for topic in ("symptoms", "causes")}
         self.icd10 = self._by_subject(graph, ("ICD10",))
@@ -193,6 +213,9 @@ class _Names:
         said = {alias: replace(fact, object=alias) for alias, fact in sorted(aliases.items()) if self._sayable(alias)}
         codes = {fact.object: fact for fact in self.icd10.get(name, []) if _CODE.fullmatch(fact.object)}
         more = {"aliases": said, "icd10": codes if len(codes) == 1 else {}}
+        self.dropped += [Dropped(fact, "alias not to be said") for alias, fact in aliases.items() if alias not in said]
+        if len(codes) > 1:
+            self.dropped += [Dropped(fact, "several codes") for fact in codes.values()]
         return Entry(
             normalize(name),  # 格林—巴利 was 格林-巴利 before the graph's makers
             self.kind[name],

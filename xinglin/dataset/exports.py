@@ -88,6 +88,8 @@ def export_data(config: DataExport) -> None:
         UserError: unreadable data, a conversation in a format without conversations, a split that is not there,
             or something at output_path already.
     """
+    if config.format in _FOLDERS:
+        _settle(Path(config.output_path))
     _check_target(config)
     data = _Data(Path(config.data_path), detect(config.data_path))
     asked = "all" if config.format in _FOLDERS else config.split
@@ -132,11 +134,35 @@ def _check_target(config: DataExport) -> None:
         raise UserError(f"output_path {config.output_path!r} is a {is_now}; --format {config.format} writes a {writes}")
     if not config.overwrite:
         raise UserError(f"output_path {config.output_path!r} exists; give another, or --overwrite")
+    if folder and (entry := _foreign(output)):  # --overwrite must never cost more than an earlier export
+        raise UserError(f"output_path {config.output_path!r} holds {entry}, which is no export; give another place")
+
+
+def _foreign(folder: Path) -> str:
+    """A file in a folder that no export has written, or an empty string."""
     ours = re.compile(r"README\.md|data/[\w.]+-00000-of-00001\.parquet|dataset_info\.json|[\w.-]+\.sft\.json")
-    entries = output.rglob("*") if folder else ()
-    for entry in (one.relative_to(output).as_posix() for one in entries if one.is_symlink() or not one.is_dir()):
-        if not ours.fullmatch(entry):  # --overwrite must never cost more than an earlier export
-            raise UserError(f"output_path {config.output_path!r} holds {entry}, which is no export; give another place")
+    entries = (one for one in folder.rglob("*") if one.is_symlink() or not one.is_dir())
+    names = (one.relative_to(folder).as_posix() for one in entries)
+    return next((name for name in names if not ours.fullmatch(name)), "")
+
+
+def _old(path: Path) -> Path:
+    """Where a folder waits while another takes its place."""
+    return path.parent / f".{path.name}.old"
+
+
+def _settle(path: Path) -> None:
+    """End an exchange of folders that was killed half-way: put the old one back, or away if the new one is there."""
+    path = path.resolve()
+    old = _old(path)
+    if not old.is_dir():
+        return
+    if entry := _foreign(old):
+        raise UserError(f"{old} holds {entry}, which is no export; move it away, its name is needed")
+    if path.exists():
+        shutil.rmtree(old)
+    else:
+        old.rename(path)
 
 
 @contextmanager
@@ -150,13 +176,14 @@ def _new_folder(path: Path) -> Iterator[Path]:
     try:
         yield work
         if path.exists():
-            old = path.rename(path.parent / f".{path.name}.old")
+            old = path.rename(_old(path))
             work.rename(path)
             shutil.rmtree(old)
         else:
             work.rename(path)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
+        _settle(path)
         raise
 
 

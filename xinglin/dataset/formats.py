@@ -84,19 +84,20 @@ class Row:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Where a format keeps its texts: under `keys`, and under `inner` of each element of `turns`."""
+    """Where a format keeps its texts: under `keys`, and under `inner` of each element of `turns`; not under `fixed`."""
 
     keys: tuple[str, ...] = ()
     turns: str = ""
     role: str = ""
     inner: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
 
 _TEXTS = {
     "alpaca": _Texts(("instruction", "input", "output")),
     "sharegpt": _Texts(("system",), "conversations", "from", ("value",)),
     "messages": _Texts((), "messages", "role", ("content",)),
-    "records": _Texts((), "turns", "role", ("content", "input")),
+    "records": _Texts((), "turns", "role", ("content", "input"), ("id", "facts")),
 }
 
 
@@ -256,24 +257,71 @@ def _table(path: Path, fmt: Format) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}:{line}", dict(zip(fmt.columns, cells, strict=True))
 
 
-def edit(row: Row, change: Callable[[str], str]) -> Row:
-    """Apply a function to every text that a record's example is made of, in `raw` and `example` alike."""
-    fmt = row.format
-    if fmt.container == "csv":
-        question, knowledge, answer = _columns(fmt.columns)
-        texts = _Texts((*question, *filter(None, (knowledge, answer))))
-    else:
-        texts = _TEXTS[fmt.name]
-    raw = _changed(row.raw, texts.keys, change)
-    if isinstance(raw.get(texts.turns), list):
-        raw[texts.turns] = [
-            _changed(turn, texts.inner, change) if isinstance(turn, dict) else turn for turn in raw[texts.turns]
-        ]
-    return _row(row.where, raw, fmt)
+def edit(row: Row, change: Callable[[str], str], change_beside: Callable[[str, str], str] | None = None) -> Row:
+    """Apply a function to every text that a record's example is made of, in `raw` and `example` alike.
+
+    Args:
+        change_beside: what becomes of every other text, given its keys and itself as `beside` yields them.
+    """
+    return _row(row.where, _changed(row, change, change_beside or (lambda _, text: text)), row.format)
 
 
-def _changed(record: dict[str, Any], keys: Iterable[str], change: Callable[[str], str]) -> dict[str, Any]:
-    return record | {key: change(record[key]) for key in keys if isinstance(record.get(key), str)}
+def beside(row: Row) -> list[tuple[str, str]]:
+    """What a record holds beside the texts of its example: each text or number with its keys, outermost first.
+
+    {"output": "…", "patient": {"name": "王建国"}} → [("patient_name", "王建国")]
+    """
+    found = []
+
+    def note(keys: str, text: str) -> str:
+        found.append((keys, text))
+        return text
+
+    _changed(row, str, note)
+    return found
+
+
+def _changed(row: Row, change: Callable[[str], str], change_beside: Callable[[str, str], str]) -> dict[str, Any]:
+    """`raw` with its texts changed, but for roles and what is `fixed`."""
+    texts = _texts(row.format)
+
+    def one(key: str, value: Any, own: tuple[str, ...], fixed: tuple[str, ...], above: str = "") -> Any:
+        if key in own and isinstance(value, str):
+            return change(value)
+        return value if key in fixed else _each(value, above + key, change_beside)
+
+    def turn(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return _each(value, texts.turns, change_beside)
+        return {key: one(key, part, texts.inner, (texts.role,), f"{texts.turns}_") for key, part in value.items()}
+
+    try:
+        return {
+            key: [turn(part) for part in value]
+            if isinstance(value, list) and key == texts.turns
+            else one(key, value, texts.keys, texts.fixed)
+            for key, value in row.raw.items()
+        }
+    except RecursionError:
+        raise UserError(f"{row.where}: nested too deeply") from None
+
+
+def _texts(fmt: Format) -> _Texts:
+    if fmt.container != "csv":
+        return _TEXTS[fmt.name]
+    question, knowledge, answer = _columns(fmt.columns)
+    return _Texts((*question, *filter(None, (knowledge, answer))))
+
+
+def _each(value: Any, keys: str, change: Callable[[str, str], str]) -> Any:
+    """A value with every text and number in it changed."""
+    if isinstance(value, dict):
+        return {key: _each(part, f"{keys}_{key}", change) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_each(part, keys, change) for part in value]
+    text = str(value)
+    changed = change(keys, text)
+    return value if changed == text else changed
 
 
 def write(rows: Iterable[Row], path: str | Path, fmt: Format) -> None:

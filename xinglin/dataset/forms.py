@@ -21,21 +21,25 @@ _PARTNERS = 3
 """In how many comparisons a disease comes first, at most."""
 
 _ORGANS = {
-    "眼": "眼科",
-    "口腔": "口腔科 口腔颌面外科 口腔修复科",
-    "皮肤": "皮肤科",
-    "骨": "骨科",
-    "女性": "妇科 产科 妇产科",
-    "泌尿": "泌尿外科 肾内科 男科",
-    "耳鼻喉": "耳鼻喉科 耳鼻咽喉科",
-    "神经精神": "神经内科 神经外科 神经科 精神科 精神心理科",
-    "心": "心内科 心血管内科 心外科 心血管科",
-    "呼吸": "呼吸内科 呼吸科 胸外科",
-    "消化": "消化内科 消化科 肛肠科",
-    "内分泌": "内分泌科",
-    "血液": "血液科 血液内科",
+    "眼": ("眼科", "眼|视|角膜|结膜|瞳"),
+    "口腔": ("口腔科 口腔颌面外科 口腔修复科", "口|牙|齿|舌|颌|唇|涎|龈|腭"),
+    "皮肤": ("皮肤科", "皮|疹|痒|癣|斑|疮|水疱|毛|痣|疣"),
+    "骨": ("骨科", "骨|关节|椎|肌|腰|颈|肢|活动受限|腱"),
+    "女性": ("妇科 产科 妇产科", "妇|阴道|子宫|卵巢|月经|妊娠|孕|乳|外阴|盆腔|产"),
+    "泌尿": ("泌尿外科 肾内科 男科", "尿|肾|膀胱|前列腺|阴茎|睾|阴囊"),
+    "耳鼻喉": ("耳鼻喉科 耳鼻咽喉科", "耳|鼻|咽|喉|眩晕|听|扁桃|前庭"),
+    "神经精神": (
+        "神经内科 神经外科 神经科 精神科 精神心理科",
+        "神经|脑|头|瘫|抽搐|昏迷|意识|精神|癫痫|麻木|幻觉|睡|无力|晕|惊厥|震颤|痴呆|颅|脊髓",
+    ),
+    "心": ("心内科 心血管内科 心外科 心血管科", "心|胸|血压|休克|晕|水肿|发绀|动脉"),
+    "呼吸": ("呼吸内科 呼吸科 胸外科", "肺|咳|呼吸|胸|气|痰|结核"),
+    "消化": ("消化内科 消化科 肛肠科", "胃|肠|肝|胆|胰|腹|吐|恶心|便|食|黄疸|脾"),
+    "内分泌": ("内分泌科", "糖|甲状腺|内分泌|肥胖|多尿|消瘦|垂体|肾上腺|代谢|激素|发育|酸中毒"),
+    "血液": ("血液科 血液内科", "血|紫癜|淋巴|骨髓"),
 }
-_ORGAN = {name: organ for organ, names in _ORGANS.items() for name in names.split()}
+"""Organ → its departments, and what in a disease's name or facts speaks of it."""
+_ORGAN = {name: organ for organ, (names, _) in _ORGANS.items() for name in names.split()}
 """Department of one organ → the organ. Two of different organs are two departments whatever a hospital calls them;
 general ones (内科, 外科, 儿科, 肿瘤科, 急诊科 …) overlap with all and prove nothing."""
 
@@ -128,7 +132,8 @@ def _share_causes(one: Entry, other: Entry) -> bool:
 
 
 def _kinds(entry: Entry) -> set[str]:
-    text = "、".join(entry.objects("causes")) + entry.name
+    """The kinds of all causes that the graph lists, before any rule; and of what the name says."""
+    text = "、".join((*entry.raw.get("causes", ()), *entry.objects("causes"), entry.name))
     return {kind for kind, pattern in _CAUSE_KINDS.items() if pattern.search(text)}
 
 
@@ -143,6 +148,18 @@ def _organs(entry: Entry) -> set[str] | None:
     """The organs of a disease's departments; None when one of them is a general department."""
     found = {_ORGAN.get(name) for name in entry.objects("department")}
     return None if not found or None in found else {one for one in found if one}
+
+
+def _elsewhere(entry: Entry) -> set[str]:
+    """Organs that nothing said of a disease speaks of: their departments are not where it is seen."""
+    own = _organs(entry)
+    if not own or re.search("妊娠|合并|伴|综合征|全身|系统性|多发", entry.name):
+        return set()
+    told = (entry.objects(topic) for topic in ("symptoms", "body_site", "complications", "examinations"))
+    text = "、".join(
+        (entry.name, *entry.aliases, *entry.raw.get("symptoms", ()), *(one for said in told for one in said))
+    )
+    return {organ for organ, (_, words) in _ORGANS.items() if organ not in own and not re.search(words, text)}
 
 
 def same_department(pool: Pool, writer: Writer) -> Iterator[Made]:
@@ -167,20 +184,18 @@ def _same_department(one: Entry, other: Entry) -> bool:
 
 def _other_organ(one: Entry, other: Entry) -> bool:
     left, right = _organs(one), _organs(other)
-    return bool(left and right and not left & right)
+    return bool(left and right and left <= _elsewhere(other) and right <= _elsewhere(one))
 
 
 def verify_department(pool: Pool, writer: Writer) -> Iterator[Made]:
     """Whether a disease is seen in a named department; a no only for a department of another organ."""
     for turn, entry in enumerate(writer.shuffled(pool.having("department"))):
         line = writer.line(entry, "department")
-        organs = _organs(entry)
+        elsewhere = _elsewhere(entry)
+        others = sorted(name for name, organ in _ORGAN.items() if organ in elsewhere and name in pool.department)
         if turn % 2:
             asked, answers = writer.rng.choice(line.objects), writer.form.answers
-        elif organs:
-            others = sorted(name for name, organ in _ORGAN.items() if organ not in organs and name in pool.department)
-            if not others:
-                continue
+        elif others:
             asked, answers = writer.rng.choice(others), writer.form.answers_no
         else:
             continue
@@ -203,10 +218,17 @@ def verify_alias(pool: Pool, writer: Writer) -> Iterator[Made]:
         elif entry.objects("icd10"):
             other = writer.rng.choice([one for one in coded if _same_department(one, entry)] or coded)
             code, others = entry.objects("icd10")[0], other.objects("icd10")[0]
-            if code[:3] != others[:3]:
+            related = code[:3] == others[:3] or _related(entry, other)
+            if not related:
                 lines = (writer.line(entry, "icd10"), writer.line(other, "icd10"))
                 answer = writer.say(writer.form.answers_no, d=entry.name, x=other.name, o=code, r=others)
                 yield Made(writer.ask(d=entry.name, x=other.name), answer, lines, (entry, other), "icd10")
+
+
+def _related(one: Entry, other: Entry) -> bool:
+    """Whether a name or an alias of one stands in the other's: a kind and its sub-kind are not two diseases."""
+    left, right = {one.name, *one.aliases}, {other.name, *other.aliases}
+    return any(a in b or b in a for a in left for b in right)
 
 
 MAKERS: dict[str, Callable[[Pool, Writer], Iterator[Made]]] = {

@@ -8,10 +8,15 @@ from xinglin.knowledge.terms import normalize
 
 
 class Pool:
-    """One split's subjects; distractors, pairs and negatives come from it, so that no split sees another."""
+    """One split's subjects; distractors, pairs and negatives come from it, so that no split sees another.
 
-    def __init__(self, entries: list[Entry]) -> None:
+    Args:
+        everyone: the subjects of all splits, only to tell which signs are one disease's alone.
+    """
+
+    def __init__(self, entries: list[Entry], everyone: list[Entry] | None = None) -> None:
         self.entries = entries
+        self._everyone = entries if everyone is None else everyone
         self._by_topic: dict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
             for topic in entry.facts:
@@ -37,9 +42,9 @@ class Pool:
 
     @cached_property
     def showing(self) -> dict[str, set[str]]:
-        """Symptom → names of the diseases that show it, unfiltered ones included."""
+        """Symptom → names of all the graph's diseases that show it, unfiltered ones and other splits' included."""
         found: dict[str, set[str]] = defaultdict(set)
-        for entry in self.diseases:
+        for entry in (one for one in self._everyone if one.kind == "disease"):
             for sign in {*map(normalize, entry.raw.get("symptoms", ())), *entry.objects("symptoms")}:
                 found[sign].add(entry.name)
         return found

@@ -7,18 +7,20 @@
 import random
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xinglin.dataset.clean import Entry
 from xinglin.dataset.pool import Pool
-from xinglin.dataset.wording import Line, Made, Writer
-from xinglin.knowledge.policy import EMERGENCY, RED_FLAGS
+from xinglin.dataset.wording import DOCTOR, Line, Made, Writer
+from xinglin.knowledge.policy import EMERGENCY, RED_FLAGS, SOON
 
 SIGNS = 4
 _TOP = 10  # of a disease's signs, those that most of the graph agrees on
 _EACH = 3  # vignettes of one disease, at most
 _TRIES = 30
 FLAGGED = "有{flags}，属于急症信号，请立即就医或拨打120。"
+FLAGGED_SOON = "有{flags}，请尽快就医。"
+_MORE = 2  # further signs that a line shows: what was asked must be picked out of it
 
 _FEMALE = re.compile(
     "卵巢|子宫|宫颈|宫腔|阴道|外阴|妊娠|孕|产后|产褥|产科|难产|分娩|流产|乳腺|乳房|月经|痛经|闭经|输卵管|盆腔炎|女|妇|白带|绝经|胎|前庭大腺|经期|绒毛|羊水|崩漏"
@@ -70,6 +72,8 @@ def person(entry: Entry) -> Person | None:
         return None
     narrow = "、".join((entry.name, *entry.objects("department"), *entry.objects("population")[:1]))
     low, high, unit = next((age for _, pattern, age in _AGES if pattern.search(narrow)), (24, 65, "岁"))
+    if unit == "岁" and re.search("月经|白带|停经|痛经|经期", text):
+        low, high = max(14, min(low, 24)), min(high, 45)
     if unit != "岁" and female and re.search("妊娠|产|月经|绝经", text):
         return None
     return Person(low, high, unit, "女" if female else "男" if male else "男女")
@@ -79,25 +83,20 @@ def describe(who: Person, *, patient: bool, rng: random.Random) -> str:
     """A few words on a person, in the patient's or the family's voice or in a doctor's."""
     age, sex = rng.randint(who.low, who.high), rng.choice(who.sexes)
     if who.unit != "岁":
-        return rng.choice(
-            (f"宝宝{age}{who.unit}大，{sex}孩", f"{sex}婴，{age}{who.unit}", f"我家孩子才{age}{who.unit}，{sex}宝宝")
-        )
+        said = (f"宝宝{age}{who.unit}大，{sex}孩", f"我家孩子才{age}{who.unit}，{sex}宝宝")
+        return rng.choice(said if patient else (f"{sex}婴，{age}{who.unit}", f"患儿{sex}，{age}{who.unit}"))
     if age < 18:
-        return rng.choice(
-            (f"孩子{age}岁，{sex}孩", f"患儿，{sex}，{age}岁", f"我家{age}岁的{sex}孩", f"一名{age}岁{sex}孩")
-        )
-    third = (
-        f"一名{age}岁{sex}性",
-        f"患者{sex}，{age}岁",
-        f"{age}岁{sex}性患者",
-        f"一位{age}岁的{'女士' if sex == '女' else '男士'}",
-    )
+        said = (f"孩子{age}岁，{sex}孩", f"我家{age}岁的{sex}孩")
+        return rng.choice(said if patient else (f"患儿，{sex}，{age}岁", f"一名{age}岁{sex}孩"))
     if not patient:
-        return rng.choice(third)
-    first = [f"我今年{age}岁，{sex}", f"本人{sex}，{age}岁"]
+        person_ = "女士" if sex == "女" else "男士"
+        return rng.choice(
+            (f"一名{age}岁{sex}性", f"患者{sex}，{age}岁", f"{age}岁{sex}性患者", f"一位{age}岁的{person_}")
+        )
+    voices = [f"我今年{age}岁，{sex}", f"本人{sex}，{age}岁", f"朋友{age}岁，{sex}"]
     if age >= 45:
-        first.append(f"我{'妈妈' if sex == '女' else '爸爸'}{age}岁")
-    return rng.choice((*third[:1], *first))
+        voices.append(f"我{'妈妈' if sex == '女' else '爸爸'}{age}岁")
+    return rng.choice(voices)
 
 
 def kin(entry: Entry, rng: random.Random) -> str:
@@ -118,8 +117,8 @@ def vignette(asked: str) -> Callable[[Pool, Writer], Iterator[Made]]:
 
     def make(pool: Pool, writer: Writer) -> Iterator[Made]:
         able = [one for one in pool.having("symptoms") if len(one.objects("symptoms")) >= SIGNS]
-        if asked != "disease":
-            able = [one for one in able if one.objects(asked)]
+        wanted = ("department", "examinations") if asked == "disease" else (asked,)
+        able = [one for one in able if any(one.objects(topic) for topic in wanted)]
         told: set[tuple[str, ...]] = set()
         for _ in range(_EACH):
             for entry in writer.shuffled(able):
@@ -167,7 +166,7 @@ def _others(entry: Entry, signs: list[str], pool: Pool, rng: random.Random) -> l
         (other, shown)
         for name, shown in sorted(near.items())
         if len(shown) >= SIGNS - 1
-        and (other := pool.by_name[name])
+        and (other := pool.by_name.get(name))
         and own & set(other.objects("department"))
         and set(shown) <= set(other.objects("symptoms"))
         and person(other) == person(entry)
@@ -177,22 +176,33 @@ def _others(entry: Entry, signs: list[str], pool: Pool, rng: random.Random) -> l
 
 def _made(entry: Entry, signs: list[str], who: Person, asked: str, pool: Pool, writer: Writer) -> Made:
     others = _others(entry, signs, pool, writer.rng) if asked == "disease" else []
-    lines = [writer.line_of(entry, "symptoms", signs, more=len(entry.objects("symptoms")) > SIGNS)]
-    lines += [writer.line_of(other, "symptoms", shown, more=True) for other, shown in others]
+    lines = [_among_others(entry, signs, writer), *(_among_others(other, shown, writer) for other, shown in others)]
     listed = "、".join(signs)
     names = {"d": entry.name, "s": listed}
     if asked == "disease":
         more = [writer.line(entry, topic, 3) for topic in ("department", "examinations") if entry.objects(topic)]
-        names["others"] = "".join(f"，也要排除{other.name}" for other, _ in others)
-        names["advice"] = f"{'，'.join(_spoken(line) for line in more)}。" if more else ""
+        names["others"] = "".join(f"，也要排除{other.name}" for other, _ in others) or "，还需排除其他疾病"
+        names["advice"] = f"{'，'.join(_spoken(line) for line in more)}。"
     else:
         more = [writer.line(entry, asked)]
         names["o"] = more[0].listed
-    patient = not any(_UNSAID.search(one) or _CLINICAL.search(one) for one in signs) and writer.rng.random() < 0.6
-    question = writer.ask(who=describe(who, patient=patient, rng=writer.rng), s=listed)
-    answer = _flagged(entry, signs) + writer.say(writer.form.answers, (), **names)
+    phrasing = writer.rng.choice(writer.phrasings)
+    plain = not any(_UNSAID.search(one) or _CLINICAL.search(one) for one in signs)
+    patient = plain and not DOCTOR.search(phrasing) and writer.rng.random() < 0.8
+    question = writer.ask(phrasing, who=describe(who, patient=patient, rng=writer.rng), s=listed)
+    warning = _warning(entry, signs)
+    answer = warning + writer.say(writer.form.answers, (), **names)
     about = (entry, *(other for other, _ in others))
-    return Made(question, answer, (*lines, *more), about, "signs", key=listed)
+    return Made(question, answer, (*lines, *more), about, "signs", key=listed, warning=warning)
+
+
+def _among_others(entry: Entry, signs: list[str], writer: Writer) -> Line:
+    """The signs as a line that shows some of the disease's other signs too; only the signs asked about are cited."""
+    rest = [one for one in entry.objects("symptoms") if one not in signs]
+    shown = [*signs, *writer.rng.sample(rest[:_TOP], min(len(rest[:_TOP]), writer.rng.randint(0, _MORE)))]
+    writer.rng.shuffle(shown)
+    cited = writer.line_of(entry, "symptoms", signs, more=len(rest) > len(shown) - len(signs))
+    return replace(cited, objects=tuple(shown))
 
 
 def _spoken(line: Line) -> str:
@@ -200,9 +210,11 @@ def _spoken(line: Line) -> str:
     return f"{line.about}的{line.word}{verb}{line.listed}"
 
 
-def _flagged(entry: Entry, signs: list[str]) -> str:
+def _warning(entry: Entry, signs: list[str]) -> str:
     """Red flags first: what an answer to a vignette begins with when its signs, or its disease, cannot wait."""
     flags = [one for one in signs if any(flag in one for flag in RED_FLAGS)]
-    if flags:
+    if any(not any(one == soon for soon in SOON) for one in flags):
         return FLAGGED.format(flags="、".join(flags))
-    return "可能是急症，请立即就医或拨打120。" if EMERGENCY.search(entry.name) else ""
+    if EMERGENCY.search(entry.name):
+        return "可能是急症，请立即就医或拨打120。"
+    return FLAGGED_SOON.format(flags="、".join(flags)) if flags else ""

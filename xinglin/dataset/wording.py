@@ -25,8 +25,9 @@ LEAD_SHARE = 0.35
 """How often a question begins with one of the leads."""
 URGENT = "急症请立即拨打120。"
 BOTH = "两者"
-_GREETS = re.compile("医生|请|你好|听|想|麻烦|最近听说")
-_PLACEHOLDERS = frozenset("d a b x w o r s who kin others advice shared only_a only_b".split())  # noqa: SIM905
+_GREETS = re.compile("医生|请|你好|听|想|麻烦|最近听说|门诊|查体|社区医院|问诊|流行病学|.*患者收治|怀疑|刚确诊|担心|防")
+DOCTOR = re.compile("主诉|表现为|考虑|分诊|安排|因.*就诊|因.*前来|治疗上")
+"""Vignettes that a doctor would word so."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Wording:
     leads: tuple[str, ...]
     abstain: tuple[str, ...]
     abstain_vignette: tuple[str, ...]
+    abstain_alias: tuple[str, ...]
     forms: dict[str, Form]
 
 
@@ -77,32 +79,61 @@ def load_wording(path: str | Path = "") -> Wording:
             raise UserError(f"forms_path {path}: cannot be read ({one_line(error)})") from None
         if not isinstance(given, dict) or not isinstance(given.get("forms"), dict):
             raise UserError(f"forms_path {path}: needs a mapping 'forms'; see xinglin/dataset/forms.yaml")
-    forms = {
-        name: _form(name, {**known["forms"].get(name, {}), **(said or {})}, known, path)
-        for name, said in given["forms"].items()
+    forms = {name: _form(name, said, known, path or "forms.yaml") for name, said in given["forms"].items()}
+    words = {**known["words"], **_mapping(given.get("words", {}), path, "words")}
+    lists = {
+        key: _texts(given.get(key, known[key]), f"forms_path {path}: {key}")
+        for key in ("leads", "abstain", "abstain_vignette", "abstain_alias")
     }
-    rest = {key: given.get(key, known[key]) for key in ("words", "leads", "abstain", "abstain_vignette")}
-    return Wording(rest["words"], tuple(rest["leads"]), tuple(rest["abstain"]), tuple(rest["abstain_vignette"]), forms)
+    return Wording(words=words, forms=forms, **lists)
 
 
-def _form(name: str, said: dict[str, Any], known: dict[str, Any], path: str | Path) -> Form:
-    where = f"forms_path {path or 'forms.yaml'}: form {name!r}"
+def _mapping(value: Any, path: str | Path, key: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise UserError(f"forms_path {path}: {key} must map names to texts")
+    return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) and text.strip() for text in value):
+        raise UserError(f"{where} must be a list of texts, with at least one")
+    return tuple(value)
+
+
+def _form(name: str, own: Any, known: dict[str, Any], path: str | Path) -> Form:
+    where = f"forms_path {path}: form {name!r}"
     if name not in known["forms"]:
         raise UserError(f"{where} is unknown{nearest(name, known['forms'])}")
-    lists = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
-    try:
-        form = Form(name, **{**said, **lists})
-    except TypeError as error:
-        raise UserError(f"{where}: {one_line(error).replace('Form.__init__() ', '')}") from None
-    if not isinstance(form.weight, int | float) or form.weight < 0 or not isinstance(form.minimum, int):
+    packaged = known["forms"][name]
+    if not isinstance(own, dict | None) or (strange := (own or {}).keys() - Form.__dataclass_fields__.keys()):
+        said = min(strange) if isinstance(own, dict) else own
+        raise UserError(
+            f"{where}: {said!r} means nothing here; it may have weight, minimum, train, evaluation, answers"
+        )
+    said = {**packaged, **(own or {})}
+    lists = {key: _texts(value, f"{where}: {key}") for key, value in said.items() if key not in ("weight", "minimum")}
+    numbers = [said["weight"], said.get("minimum", 1)]
+    if not all(isinstance(one, int | float) and 0 <= one < float("inf") for one in numbers):
         raise UserError(f"{where}: weight and minimum must be numbers that are not negative")
+    form = Form(name, **{**said, **lists})
     if twice := set(form.train) & set(form.evaluation):
         raise UserError(f"{where}: {min(twice)!r} is a training and an evaluation phrasing")
-    for text in (text for texts in lists.values() for text in texts):
-        for _, name_, _, _ in string.Formatter().parse(str(text)):
-            if name_ is not None and name_ not in _PLACEHOLDERS:
-                raise UserError(f"{where}: unknown placeholder {{{name_}}} in {text!r}")
+    for key, texts in lists.items():
+        usable = _names("".join(packaged[key]))
+        for text in texts:
+            if strange := _names(text, where) - usable:
+                raise UserError(
+                    f"{where}: unknown placeholder {{{min(strange)}}} in {text!r}; {key} may have {sorted(usable)}"
+                )
     return form
+
+
+def _names(text: str, where: str = "") -> set[str]:
+    """The placeholders of a text."""
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise UserError(f"{where}: {text!r}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -142,6 +173,7 @@ class Made:
         about: the subjects asked about.
         topic: what is asked; lines of other subjects on the same topic are the ones to be told apart.
         key: tells it apart from every other question of its form.
+        warning: what comes first whatever the answer is: red flags.
     """
 
     question: str
@@ -150,6 +182,7 @@ class Made:
     about: tuple[Entry, ...]
     topic: str
     key: str = ""
+    warning: str = ""
 
 
 @dataclass
@@ -167,11 +200,11 @@ class Writer:
     leading: bool
     rng: random.Random = field(default_factory=random.Random)
 
-    def ask(self, **names: str) -> str:
-        """One phrasing, sometimes with a few words before it, as people write."""
-        question = self.rng.choice(self.phrasings).format(**names)
+    def ask(self, phrasing: str = "", **names: str) -> str:
+        """One phrasing (any, unless it is given), sometimes with a few words before it, as people write."""
+        question = (phrasing or self.rng.choice(self.phrasings)).format(**names)
         lead = self.rng.choice(self.wording.leads) if self.leading and self.rng.random() < LEAD_SHARE else ""
-        return question if _GREETS.match(question) else lead + question
+        return question if _GREETS.match(question) or DOCTOR.search(question) else lead + question
 
     def say(self, answers: Sequence[str], urgent: Sequence[Entry] = (), **names: str) -> str:
         """One answer, with the emergency number where a disease cannot wait."""

@@ -5,6 +5,7 @@
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,9 +37,16 @@ def lookup(example: Example) -> str:
         own = [line for line in lines if "的其他" in line[0]]
         return _fixed([(head, objects) for head, _, objects in worked_out + own])
     about = [(head, objects) for head, _, objects in lines if head.rpartition("的")[0] in question.content]
-    if not about:  # a patient: the disease whose signs are all there
-        fits = {head.rpartition("的")[0] for head, _, objects in lines if _all_in(objects, question.content)}
-        return _fixed([(head, objects) for head, _, objects in lines if head.rpartition("的")[0] in fits])
+    if not about:  # a patient: the disease that shows most of what is told
+        told: Counter[str] = Counter()
+        for head, _, objects in lines:
+            told[head.rpartition("的")[0]] += sum(
+                one in question.content for one in objects.removesuffix("等").split("、")
+            )
+        fits = max(told, key=lambda name: told[name], default="")
+        return _fixed(
+            [(head, objects) for head, _, objects in lines if told.get(fits) and head.startswith(f"{fits}的")]
+        )
     rest = question.content
     for head, _ in about:
         rest = rest.replace(head.rpartition("的")[0], "")
@@ -46,10 +54,6 @@ def lookup(example: Example) -> str:
     hinted = [word for word, cues in _TOPIC_CUES if any(cue in rest for cue in cues)]
     fitting = [one for word in hinted or ("症状", "相关疾病") for one in words if word in one]
     return _fixed([line for line in about if fitting and line[0].rpartition("的")[2] == fitting[0]])
-
-
-def _all_in(objects: str, text: str) -> bool:
-    return all(one in text for one in objects.removesuffix("等").split("、"))
 
 
 def _fixed(lines: list[tuple[str, str]]) -> str:

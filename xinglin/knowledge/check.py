@@ -25,10 +25,22 @@ _EXCLUSIVE = {"department": ANSWERABLE["department"]}
 _INFECTIOUS = "传染性"
 _CODE = re.compile(r"(?<![A-Za-z0-9])[A-Z]\d\d(?:\.\d+)?(?![A-Za-z0-9])")
 _POLARITY = {
-    "有传染性": re.compile("(?<![没无])有传染性|(?<!不)会传染|是传染病|传染性[:为是]有"),
+    "有传染性": re.compile("(?<![没无])有传染性|(?<!不)会传染|(?<!不)是传染病|传染性[:为是]有"),
     "无传染性": re.compile("(无|没有|不具有)传染性|不会?传染|不是传染病|传染性[:为是]无"),
 }
 """A predicate of yes and no, and how an answer says them."""
+
+
+_VERDICTS = (
+    (
+        "就诊科室",
+        None,
+        re.compile("(?<!不是)(?<!不在)同一个?科|可以挂同一"),
+        re.compile("不是同一个?科|分别挂号|不同的科"),
+    ),
+    ("ICD10", 3, re.compile("(?<!不是)同一种病|一回事"), re.compile("不是同一种病|不同的病")),
+)
+"""(predicate, characters of its objects that count, how an answer says that two subjects agree, that they do not)."""
 
 
 @dataclass(frozen=True)
@@ -77,35 +89,61 @@ def check_answer(answer: str, facts: Iterable[Triple], linker: Linker, question:
     text = normalize(answer)
     polar = {object_ + predicate for _, predicate, object_ in facts if predicate == _INFECTIOUS}
     listed = tuple(fact for fact in facts if fact[1] != _INFECTIOUS)
-    given = {one.entity for one in linker.find(question)} | {linker.entity(subject) for subject, _, _ in facts}
+    subjects = {linker.entity(subject) for subject, _, _ in facts}
+    given = {one.entity for one in linker.find(question)} | subjects
     objects = {linker.entity(object_): object_ for _, _, object_ in listed}
     expected = [*sorted(polar), *(entity for entity in objects if entity not in given)]
     own = {normalize(subject) for subject, _, _ in facts} | {normalize(object_) for _, _, object_ in listed}
     exclusive = {kind for kind, said in _EXCLUSIVE.items() if any(predicate in said for _, predicate, _ in facts)}
-    stated: dict[str, None] = {}
-    beyond: dict[str, None] = {}
-    against: dict[str, None] = {}
     said = {value for value, pattern in _POLARITY.items() if polar and pattern.search(text)}
-    stated |= dict.fromkeys(sorted(polar & said))
-    against |= dict.fromkeys(sorted(polar) if said - polar else ())
+    stated = dict.fromkeys(sorted(polar & said))
+    against = dict.fromkeys(sorted(polar) if said - polar else ())
+    beyond: dict[str, None] = {}
+    whose = _whose(listed, linker)
+    last = ""  # the subject named last, whose objects these must be
     mentions = _mentions(text, own, linker, _topics(facts))
     for one, denied in zip(mentions, negations(text, mentions), strict=True):
-        if one.entity in objects:
-            (against if denied else stated)[one.entity] = None
-        elif one.entity in given or one.text in own:
-            continue
+        if one.entity in subjects:
+            last = one.entity
+        elif one.entity in objects:
+            wrong = denied or (last and last not in whose[one.entity])
+            (against if wrong else stated)[one.entity] = None
         elif one.kind in exclusive and not denied:
             against[one.entity] = None
-        else:
+        elif one.entity not in given and one.text not in own:
             beyond[one.entity] = None
     if codes := {object_ for _, predicate, object_ in facts if predicate == "ICD10"}:
         against |= dict.fromkeys(code for code in _CODE.findall(text) if code not in codes)
+    against |= dict.fromkeys(_wrong_verdicts(text, facts))
     return AnswerCheck(
         supported=tuple(entity for entity in expected if entity in stated),
         missed=tuple(entity for entity in expected if entity not in stated),
         unsupported=tuple(beyond),
-        contradicted=tuple(entity for entity in against if entity not in stated),
+        contradicted=tuple(against),
     )
+
+
+def _whose(facts: Iterable[Triple], linker: Linker) -> dict[str, set[str]]:
+    """Object → the subjects of which the facts state it."""
+    found: dict[str, set[str]] = {}
+    for subject, _, object_ in facts:
+        found.setdefault(linker.entity(object_), set()).add(linker.entity(subject))
+    return found
+
+
+def _wrong_verdicts(text: str, facts: Iterable[Triple]) -> list[str]:
+    """What an answer concludes about two subjects, where the facts say otherwise."""
+    wrong = []
+    for predicate, width, same, different in _VERDICTS:
+        said: dict[str, set[str]] = {}
+        for subject, one, object_ in facts:
+            if one == predicate:
+                said.setdefault(subject, set()).add(object_[:width])
+        if len(said) == 2:
+            left, right = said.values()
+            found = (different if left & right else same).search(text)
+            wrong += [found[0]] if found else []
+    return wrong
 
 
 def _topics(facts: Iterable[Triple]) -> list[str]:

@@ -31,7 +31,7 @@ _PAUSE = re.compile(r"[。！？!?；;，,、\n：:]")
 _GAP = 6  # characters that may stand between the two halves of an expression
 _LIST = re.compile("[、和及与或]|以及|还有")
 _FILLING = re.compile(
-    "^(会|应该?|需要?|用|必|该|再)?(伴?有|出现|包括|包含|做|看|挂|查|见|伴|患|得)?|[■的]|任何|明显"
+    "^(会|应该?|需要?|用|必|该|再)?(伴?有|出现|包括|包含|做|看|建议挂?|挂|查|见|伴|患|得)?|[■的]|任何|明显"
 )  # what may stand between a denial and what it denies, at any length
 
 

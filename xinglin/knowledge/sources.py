@@ -153,8 +153,11 @@ def _detect_json(path: Path, line: str) -> Format:
         return "jsonl"
     if is_medical(record):
         return "medical"
-    if all(isinstance(value, dict) for value in record.values()):
+    wrong = [(subject, value) for subject, value in record.items() if not isinstance(value, dict)]
+    if not wrong:
         return "nested"
+    if len(wrong) < len(record):  # a graph, but for one value
+        raise UserError(f"{path}: {_not_said(*wrong[0])}; a record would need head, relation and tail")
     raise UserError(f"{path}: records with the keys {sorted(record)[:12]}; need head, relation and tail")
 
 
@@ -241,12 +244,16 @@ def _read_nested(path: Path) -> Iterator[_Row]:
         raise UserError(f"{path}: not a graph of the form {{subject: {{predicate: [objects]}}}}")
     for number, (subject, said) in enumerate(graph, 1):
         if not isinstance(said, tuple):
-            raise UserError(f"{path}: the subject {subject!r} needs {{predicate: [objects]}}")
+            raise UserError(f"{path}: {_not_said(subject, said)}")
         for predicate, value in said:
             where = f"{path}: {subject!r}, {predicate!r}"
             if isinstance(value, tuple):
                 raise UserError(f"{where} must be text or a list of texts, got an object")
             yield from (_Row(number, subject, "", predicate, object_) for object_ in texts(value, where))
+
+
+def _not_said(subject: str, value: Any) -> str:
+    return f"the subject {subject!r} needs {{predicate: [objects]}}, got {type(value).__name__}"
 
 
 def _parse(text: str, path: Path, line: int, pairs: Callable[[list[tuple[str, Any]]], Any]) -> Any:

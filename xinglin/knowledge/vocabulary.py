@@ -62,6 +62,7 @@ def vocabulary(graph: Graph, lay_terms: str | Path = "") -> dict[str, Term]:
     """
     objects = _objects(graph)
     terms: dict[str, Term] = {}
+    subjects = {normalize(name) for name in graph.names}
     said, other = _said(objects, graph, kinds=True), _said(objects, graph, kinds=False)
     for source in (_subjects(graph), said, _aliases(graph), _shorter(graph, objects), other):
         for text, term in source:
@@ -70,8 +71,10 @@ def vocabulary(graph: Graph, lay_terms: str | Path = "") -> dict[str, Term]:
         topic = next((topic for topic, said in objects.items() if target in said), None)
         if target not in terms and topic:
             terms[target] = Term(target, _TOPIC_KIND.get(topic, "other"))
-        if target in terms:
-            terms[text] = terms[target]  # written by hand, so it wins over the graph
+        if target in terms and text not in subjects:
+            terms[text] = terms[target]  # written by hand, so it wins over all but the graph's own subjects
+        elif target in terms:
+            continue
         elif lay_terms:
             raise UserError(f"{where}: {target!r} is not in the graph; give the graph's own name for {text!r}")
     return terms
@@ -176,6 +179,10 @@ def read_lay_terms(path: str | Path = "") -> dict[str, tuple[str, str]]:
         cells = [normalize(cell) for cell in line.split("\t")]
         if len(cells) != 2 or not all(cells):
             raise UserError(f"{name}:{number}: expected two columns with a tab between, got {line[:60]!r}")
+        if cells[0] in table and table[cells[0]][0] != cells[1]:
+            raise UserError(
+                f"{name}:{number}: {cells[0]!r} was {table[cells[0]][0]!r} in {table[cells[0]][1]}; keep one"
+            )
         table[cells[0]] = (cells[1], f"{name}:{number}")
     for text, (target, where) in table.items():
         if target in table:

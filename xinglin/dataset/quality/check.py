@@ -28,7 +28,7 @@ from xinglin.dataset.quality.duplicates import (
     first_copies,
     signatures,
 )
-from xinglin.dataset.quality.fix import clean_copy
+from xinglin.dataset.quality.fix import clean_copy, find_beside, mask_beside, need_place, places
 from xinglin.dataset.quality.groups import Columns, clusters, disagreement, repeated_answers, whole_hashes
 from xinglin.dataset.quality.lengths import Lengths, TokenLengths
 from xinglin.dataset.quality.personal import LABELS, find, mask
@@ -37,7 +37,7 @@ from xinglin.knowledge.check import GraphSupport
 from xinglin.knowledge.graph import open_graph
 from xinglin.knowledge.link import Linker
 from xinglin.prompts import load_template
-from xinglin.records import Example, read_json_records, write_json
+from xinglin.records import open_data, read_json_records, write_json
 from xinglin.tokenizer import load_tokenizer
 
 EXAMPLES = 5
@@ -94,11 +94,18 @@ class Finding:
 
 
 def check_data(config: DataCheck) -> None:
-    """Check the file, write the reports (and the cleaned copy), print a summary."""
+    """Check the file, write the reports (and the cleaned copy), print a summary.
+
+    Raises:
+        UserError: as `check`, or a place that cannot be written to; that is told before the file is read.
+    """
+    source = Path(config.data_path)
+    folder = Path(config.output_dir) if config.output_dir else source.parent / f"{source.stem}.check"
+    need_place("output_dir", folder)
+    to_fix = places(source, config.fix_path) if config.fix else None
     contents = check(config)
-    folder = Path(config.output_dir or _beside(config.data_path, ".check"))
-    if config.fix:
-        contents["fix"] = _fix(config)
+    if to_fix:
+        contents["fix"] = _fix(source, *to_fix)
     write_json(folder / "report.json", contents)
     page.write(contents, folder)
     print("\n".join(page.summary(contents)))
@@ -159,7 +166,10 @@ class Scan:
                 continue
             texts = texts_of(row.example)
             whole, question = self.columns.add(texts)
-            self._one(row.where, row.example, texts)
+            self._one(row, texts)
+            self._personal(row, texts)
+            if self.tokens:
+                self.tokens.add(row.example)
             used.append((row.where, texts))
             wholes.append(whole)
             asked.append(question)
@@ -175,20 +185,25 @@ class Scan:
                 self.overlaps.add(where, _short(texts))
                 self.overlapping += [where] if len(self.overlapping) < _OVERLAPS else []
 
-    def _one(self, where: str, example: Example, texts: Texts) -> None:
+    def _one(self, row: Row, texts: Texts) -> None:
         for name, piece in defects(texts).items():
-            self.findings[name].add(where, f"〔{mask(piece)}〕 {_short(texts)}")
-        for kind in {hit.kind for hit in find(texts.whole)}:
-            self.findings[f"personal_{kind}"].add(where, _short(texts))
+            self.findings[name].add(row.where, f"〔{mask(piece)}〕 {_short(texts)}")
         self.advised += bool(advice(texts))
         self.languages[language(texts.answer)] += 1
         self.lengths.add(texts)
-        if self.tokens:
-            self.tokens.add(example)
         if self.support:
             pairs, supported = self.support(texts.asked, texts.answer)
             self.pairs += pairs
             self.supported += supported
+
+    def _personal(self, row: Row, texts: Texts) -> None:
+        """Personal data in the texts, and beside them under any other key, which is then shown."""
+        found = {hit.kind: _short(texts) for hit in find(texts.whole)}
+        for keys, text in formats.beside(row):
+            for hit in find_beside(keys, text):
+                found.setdefault(hit.kind, f"{mask(keys)}：{mask_beside(keys, text)[:_SHOWN]}")
+        for kind, shown in found.items():
+            self.findings[f"personal_{kind}"].add(row.where, shown)
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -228,7 +243,12 @@ def _paths(config: DataCheck) -> list[str]:
 
 
 def _evaluation(paths: Iterable[str]) -> Evaluation | None:
-    items = [item for path in paths for item in _evaluation_items(path)]
+    items: list[tuple[str, str]] = []
+    for path in paths:
+        before = len(items)
+        items += _evaluation_items(path)
+        if len(items) == before:
+            raise UserError(f"{path}: holds no evaluation records")
     return Evaluation([question for question, _ in items], [answer for _, answer in items]) if items else None
 
 
@@ -237,6 +257,8 @@ def _evaluation_items(path: str) -> Iterator[tuple[str, str]]:
     try:
         fmt = formats.detect(path)
     except UserError:
+        if not _is_json(path):
+            raise
         for where, record in read_json_records(path):
             question = record.get("question")
             if not isinstance(question, str):
@@ -249,6 +271,13 @@ def _evaluation_items(path: str) -> Iterator[tuple[str, str]]:
             yield texts.asked, texts.answer
         elif texts_left := list(_strings(row.raw)):
             yield texts_left[0], "\n".join(texts_left[1:])
+
+
+def _is_json(path: str) -> bool:
+    if not Path(path).is_file():
+        return False
+    with open_data(Path(path)) as file:
+        return file.peek().lstrip()[:1] in (b"[", b"{")
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -341,16 +370,7 @@ def _contents(config: DataCheck, fmt: Format, scan: Scan, findings: list[Finding
     return contents
 
 
-def _beside(path: str, ending: str) -> Path:
-    return Path(path).with_name(Path(path).stem + ending)
-
-
-def _fix(config: DataCheck) -> dict[str, Any]:
-    source = Path(config.data_path)
-    target = Path(config.fix_path or _beside(config.data_path, f".clean{source.suffix}"))
-    if target.exists() and target.samefile(source):
-        raise UserError(f"fix_path {target} is the data itself; give another name")
-    ledger = target.with_name(f"{target.stem}.changes.jsonl")
+def _fix(source: Path, target: Path, ledger: Path) -> dict[str, Any]:
     fixed = clean_copy(source, formats.detect(source), target, ledger)
     counts = {"kept": fixed.kept, "edited": fixed.edited, "dropped": fixed.dropped}
     return {"path": str(target), "ledger": str(ledger), **counts, "changes": dict(sorted(fixed.changes.items()))}

@@ -223,15 +223,18 @@ def dose(texts: Texts) -> str:
     return _found(_DOSE, texts.answer)
 
 
-_ADVICE = re.compile(
-    "就医|就诊|求医|看医生|遵医嘱|医院|(?:咨询|询问|联系|告知|听从|在|请|找|由|让).{0,8}(?:医生|医师|大夫|专家)|医生.{0,6}(?:指导|建议|评估)"
-    "|(?:到|去|前往|挂|转).{0,8}(?:门诊|科室|科(?=[，。、就看检诊治])|急诊)|拨打\\s?120"
+_SENDING = (
+    "(?:就医|就诊|求医|看医生|遵医嘱|医院|(?:咨询|询问|联系|告知|听从|在|请|找|由|让).{0,8}(?:医生|医师|大夫|专家)|医生.{0,6}(?:指导|建议|评估)"
+    "|(?:到|去|前往|挂|转).{0,8}(?:门诊|科室|科(?=[，。、就看检诊治])|急诊)|拨打\\s?120)"
 )
+_NEEDLESS = "(?:不用|不需|无需|不必|没必要)(?:要|再|去|到|上|立即|立刻|马上|急着|专门){0,2}"
+# what is needless is read first, so that the rest of the pattern does not find it
+_ADVICE = re.compile(f"{_NEEDLESS}{_SENDING}|(?P<advice>{_SENDING})")
 
 
 def advice(texts: Texts) -> str:
-    """An answer that sends the reader to a doctor or a hospital."""
-    return _found(_ADVICE, texts.answer)
+    """An answer that sends the reader to a doctor or a hospital; 不用就医 does not."""
+    return next((match["advice"] for match in _ADVICE.finditer(texts.answer) if match["advice"]), "")
 
 
 @dataclass(frozen=True)

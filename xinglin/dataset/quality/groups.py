@@ -11,6 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,46 +22,14 @@ from xinglin.dataset.quality.duplicates import U64, hash64, normal
 Numbers = NDArray[np.int64]
 
 _YES_NO = re.compile("吗|是否|是不是|会不会|能不能|可不可以|有没有|要不要|可否|能否")
-_NO = re.compile("(?:不是|不会|不能|不可|不需|不必|不用|不宜|不建议|并不|没有|无|否|不)")
+_NO = re.compile(
+    "(?!不一定|无需担心|不清楚|不好说)(?:不是|不会|不能|不可|不需|不必|不用|不宜|不建议|并不|没有|无|否|不)"
+)
 _YES = re.compile("(?:是|会|能|可以|有|需要|应该|对)")
-_DEPARTMENTS = [
-    *(
-        "神经内",
-        "神经外",
-        "心血管",
-        "心外",
-        "呼吸",
-        "消化",
-        "内分泌",
-        "肾",
-        "血液",
-        "风湿",
-        "感染",
-        "普外",
-        "骨",
-        "泌尿",
-        "胸外",
-    ),
-    *(
-        "烧伤",
-        "整形",
-        "妇",
-        "儿",
-        "眼",
-        "耳鼻喉",
-        "口腔",
-        "皮肤",
-        "精神",
-        "肿瘤",
-        "康复",
-        "疼痛",
-        "急诊",
-        "中医",
-        "肝胆",
-        "肛肠",
-    ),
-    *("乳腺", "甲状腺", "血管外", "营养", "生殖", "男", "老年", "放射", "介入"),
-]
+_DEPARTMENTS = (  # noqa: SIM905
+    "神经内 神经外 心血管 心外 呼吸 消化 内分泌 肾 血液 风湿 感染 普外 骨 泌尿 胸外 烧伤 整形 妇 儿 眼 "
+    "耳鼻喉 口腔 皮肤 精神 肿瘤 康复 疼痛 急诊 中医 肝胆 肛肠 乳腺 甲状腺 血管外 营养 生殖 男 老年 放射 介入"
+).split()
 _ALIASES = {"产": "妇", "心内": "心血管", "传染": "感染", "性病": "皮肤", "心理": "精神"}
 _NAMED = "|".join(sorted([*_DEPARTMENTS, *_ALIASES], key=len, reverse=True))
 _DEPARTMENT = re.compile(f"({_NAMED})(?:免疫|内|外|病)?(?=科)")
@@ -185,8 +154,8 @@ def _contradict(columns: Columns, records: list[int]) -> bool:
     """Yes and no; departments without one in common; the same words with other numbers."""
     if {1, -1} <= {columns.polarity[one] for one in records}:
         return True
-    named = [columns.departments[one] for one in records if columns.departments[one]]
-    if any(not one & other for one in named[:1] for other in named[1:]):
+    named = {columns.departments[one] for one in records} - {0}
+    if any(not one & other for one, other in combinations(named, 2)):
         return True
     return len({columns.bare[one] for one in records}) < len(records)
 

@@ -47,8 +47,10 @@ def _rules(*patterns: str) -> tuple[re.Pattern[str], ...]:
 
 
 _EMAIL = _rules(r"[A-Za-z0-9][\w.+-]*\s?(?:@|#at#|\[at\]|\(at\))\s?(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
+_PER = "(?:[A-Za-zμ]{0,8}/|拷贝|copies|×)"  # 13800000000 IU/L is a count
 _PHONE = _rules(
-    r"(?<![\d.A-Za-z])(?:(?:\+|00)?86[- ]?)?1[- .]?[3-9](?:[- .]?\d){9}(?!\d|\s?/L)",
+    rf"(?<![\d.A-Za-z])(?:(?:\+|00)?86[- ]?)?1[- .]?[3-9](?:[- .]?\d){{9}}(?!\d|\s?{_PER})",
+    r"(?<!\d)1[3-9]\d[。·*_]\d{4}[。·*_]\d{4}(?!\d)",
     r"(?<![\d.A-Za-z])\(?0(?:10|2\d|[3-9]\d\d)\)?[- ]?\d{3,4}-?\d{4}(?:[-转]\d{1,6})?(?![\d.])",
     r"(?<!\d)[48]00-\d{3,4}-?\d{3,4}(?!\d)",
     rf"[一幺][ -]?[三四五六七八九][ -]?(?:{_SPELLED}[ -]?){{8}}{_SPELLED}",
@@ -59,7 +61,7 @@ _DATE = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 _ID = _rules(
     rf"(?<!\d)[1-9]\d{{5}}[ -]?(?:18|19|20)\d\d{_DATE}[ -]?\d{{3}}[\dXx](?![0-9A-Za-z])",
     rf"(?<!\d)[1-9]\d{{7}}{_DATE}\d{{3}}(?!\d)",
-    "(?:身份证|证件|护照|军官证|通行证|居住证|社保|医保|社会保障)(?:号码?|卡|账号|编号|件|证)*[^0-9A-Za-z\\n，。；]{0,4}"
+    "(?:身份证|证件|护照|军官证|通行证|居住证|社保|社会保障)(?:号码?|卡|账号|编号|件|证)*[^0-9A-Za-z\\n，。；]{0,4}"
     r"(?P<value>[A-Za-z]{0,3}\d[\d -]{4,18}[\dXx])(?![0-9A-Za-z])",
 )
 _HEART = "[\\s❤♥💚💕\ufe0f]*"
@@ -68,16 +70,19 @@ _ACCOUNT = r"(?P<value>[A-Za-z][-_A-Za-z0-9]{4,24}|\d[-_A-Za-z0-9]{5,24})"
 _WECHAT = _rules(
     # 微 信 号：x, 徽信x, 微❤x, VX x, weixin: x — up to ten characters of talk between the word and the account
     rf"(?:[微薇徽]{_HEART}信|威信|[微薇徽]\s?[❤♥xX]|{_ALONE}(?:[Ww]e[Cc]hat|[WwVv][Xx]|[Ww]eixin|WEIXIN)(?![A-Za-z])"
-    rf"|[Vv]\s?信|卫星号)[^A-Za-z0-9。\n]{{0,10}}{_ACCOUNT}",
+    rf"|[Vv]\s?信|卫星号|卫星(?=\s?[:：])|[卫維维唯]信|[微薇徽威][芯心](?=\s?[:：号]))[^A-Za-z0-9。\n]{{0,10}}{_ACCOUNT}",
     rf"(?:加[我下个]?|[+➕主]){_HEART}[VvＶ薇微徽]{_HEART}[:：]?\s?{_ACCOUNT}",
     rf"{_ALONE}[VvＶ薇徽]{_HEART}[:：]\s?{_ACCOUNT}",
     r"wxid_[0-9a-z]{6,}",
-    rf"(?:{_ALONE}[Qq]{{2}}(?![A-Za-z])|扣扣|企鹅|[Qq]群|{_ALONE}[Qq](?=\s?[:：])|加\s?[Qq](?=\s?\d))"
+    rf"(?:{_ALONE}[Qq]{{2}}(?![A-Za-z])|扣扣|抠抠|秋秋|球球|企鹅|[Qq]群|[加进入]群|群号|{_ALONE}[Qq](?=\s?[:：])"
+    r"|加\s?[Qq](?=\s?\d)|我的?[Qq](?=\s?[是为\d]))"
     r"[^A-Za-z0-9。\n]{0,6}(?P<value>[1-9]\d{4,11})(?!\d)",
 )
 _RECORD = _rules(
     "(?:住院|门诊|病案|病历|病例|就诊|诊疗|登记|检查|影像|病理|标本|条码|放射|CT|MRI?|X光|X线|B超|超声|挂号|预约|健康|档案|急诊"
-    "|患者|病人|体检|化验|检验|申请|报告|处方|床头|留观|就医|流水)(?:卡|证|单|档案)?(?:号码?|编号|ID号?|序号)"
+    "|患者|病人|医保卡?|体检|化验|检验|申请|报告|处方|床头|留观|就医|流水)(?:卡|证|单|档案)?\\s?"
+    # 登记号码为 147… with the eleven digits of a mobile phone is one
+    r"(?:号(?!码)|号码(?![^0-9A-Za-z\n]{0,10}1[3-9]\d{9}(?!\d))|编号|ID号?|序号|[Nn][Oo]\.?(?=[\s:]?\d))"
     r"[^0-9A-Za-z\n]{0,10}(?P<value>[A-Za-z]{0,6}[- ]?\d[-\dA-Za-z/]{3,})(?!年)",
     rf"{_ALONE}(?:MRN|PID|Patient ID|Case No\.?|No\.)\s?[:# ]\s?(?P<value>[A-Za-z]{{0,4}}-?\d{{4,}}[-\d]*)",
     rf"{_ALONE}ID(?:号|[:\s]|\([^)]*\)){{1,4}}(?P<value>[A-Za-z]{{0,3}}\d{{5,}}[-\d]*)",
@@ -97,7 +102,7 @@ _ADDRESS = _rules(
     rf"(?:{_HAN}{{2,9}}?{_REGION}){{0,5}}{_HAN}{{1,9}}?{_STREET}(?:[东西南北][段街])?\s?{_DOOR}+(?:[-－]?\d+)?",
     rf"(?:{_HAN}{{2,9}}?{_REGION}){{0,3}}{_HAN}{{2,7}}(?:镇|乡|街道|公社|苏木|农场){_HAN}{{1,6}}?"
     rf"(?:村|屯|庄|社区|寨|大队|居委会){_DOOR}*",
-    rf"(?<!\d)\d+\s?(?:栋|幢|号楼)\s?(?:{_NUMBER}+\s?单元)?\s?\d{{1,4}}[室号户房]?(?!\d)",
+    rf"(?<!\d)\d+\s?(?:栋|幢|号楼)\s?(?:{_NUMBER}+\s?单元)?\s?\d{{1,4}}[室号户房]?(?![\d楼层])",
     rf"(?<!\d){_NUMBER}+单元\s?\d{{3,4}}[室号户]?",
 )
 _NO_ADDRESS = re.compile(
@@ -109,9 +114,9 @@ _FINDERS: tuple[tuple[str, str, tuple[re.Pattern[str], ...]], ...] = (
     # kind, what any of its rules needs (nearly all text is through after that one search), rules
     ("email", "@|at", _EMAIL),
     ("id_number", r"\d{5}", _ID),
-    ("record_number", r"号.{0,10}\d|ID|MRN|No", _RECORD),
-    ("phone", rf"\d{{3}}|1[ .-][3-9]|[一幺][ -]?[三-九][ -]?{_SPELLED}", _PHONE),
-    ("wechat", r"[微薇徽威卫vVwWqQＶ扣鹅]", _WECHAT),
+    ("record_number", r"号.{0,10}\d|ID|MRN|[Nn][Oo]", _RECORD),
+    ("phone", rf"\d{{3}}|1[ .-][3-9]|[一幺][ -]?[三四五六七八九][ -]?{_SPELLED}", _PHONE),
+    ("wechat", r"[微薇徽威vVwWqQＶ扣抠鹅]|[卫维維唯][信星]|群.{0,7}\d|秋秋|球球", _WECHAT),
     (
         "address",
         rf"单元|[栋幢楼住]|地址|户籍|户口|籍贯|家在|寄[到往至给]|[镇乡道].{{1,8}}[村屯庄寨区]|{_PLACE}",
