@@ -257,3 +257,37 @@ def test_everyday_expressions_stay_supported():
         if set(check(example, answer).supported) != set(check(example, example.answer).supported):
             missed.append((said, meant, answer))
     at_least(0.90, 150 - len(missed), 150, missed)
+
+
+DEPARTMENTS = (("偏头痛", "就诊科室", "神经内科"), ("痔疮病", "就诊科室", "肛肠科"))
+CODES = (("偏头痛", "ICD10", "G43.9"), ("内痔", "ICD10", "I84.2"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "facts", "question"),
+    [
+        ("偏头痛的就诊科室是骨科，所以挂骨科是对的。", DEPARTMENTS[:1], "偏头痛是挂骨科吗？"),
+        ("偏头痛的就诊科室是神经内科，是的，可以挂骨科。", DEPARTMENTS[:1], "偏头痛是挂骨科吗？"),
+        ("偏头痛的就诊科室是神经内科，痔疮病的就诊科室是肛肠科，所以是同一个科室。", DEPARTMENTS, ""),
+        ("偏头痛的就诊科室是肛肠科，痔疮病的就诊科室是神经内科，所以不是同一个科室。", DEPARTMENTS, ""),
+        ("偏头痛的ICD-10编码是G43.9，内痔的ICD-10编码是I84.2，两者是同一种病。", CODES, ""),
+        ("偏头痛的ICD-10编码是I84.2，内痔的ICD-10编码是G43.9，两者不是同一种病。", CODES, ""),
+        ("肺炎的症状有恶心；胃炎的症状有咳痰。", (("肺炎", "常见症状", "咳痰"), ("胃炎", "常见症状", "恶心")), ""),
+    ],
+)
+def test_a_flipped_verdict_or_a_swapped_side_is_seen(answer, facts, question):
+    assert checked(answer, facts, question).contradicted
+
+
+@pytest.mark.parametrize(
+    ("answer", "facts", "question"),
+    [
+        ("偏头痛的就诊科室是神经内科，不是骨科，请按神经内科挂号。", DEPARTMENTS[:1], "偏头痛是挂骨科吗？"),
+        ("偏头痛的就诊科室是神经内科，所以不建议挂骨科。", DEPARTMENTS[:1], "偏头痛是挂骨科吗？"),
+        ("偏头痛的就诊科室是神经内科，痔疮病的就诊科室是肛肠科，所以不是同一个科室。", DEPARTMENTS, ""),
+        ("偏头痛的ICD-10编码是G43.9，内痔的ICD-10编码是I84.2，两者不是同一种病。", CODES, ""),
+        ("肺炎的症状有咳痰；胃炎的症状有恶心。", (("肺炎", "常见症状", "咳痰"), ("胃炎", "常见症状", "恶心")), ""),
+    ],
+)
+def test_and_the_right_ones_pass(answer, facts, question):
+    assert checked(answer, facts, question).clean

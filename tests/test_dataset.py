@@ -1,7 +1,11 @@
 """Instruction data from the real graph (fetched once from the package index into the cache)."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import pytest
@@ -121,13 +125,39 @@ def test_nothing_is_lost_between_graph_ledger_and_entries(cleaned, entries, grap
     assert looked_at == cleaned.facts > 150_000
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(built, tmp_path):
-    path, _ = built
-    for seed, same in ((42, True), (43, False)):
-        again = tmp_path / str(seed) / path.name
-        write_data(DataBuild(output_path=str(again), seed=seed))
-        assert (again.read_bytes() == path.read_bytes()) is same
-        assert (records_path(again).read_bytes() == records_path(path).read_bytes()) is same
+def test_the_same_seed_gives_the_same_bytes_in_any_process(tmp_path):
+    """Of all four files; sets are in another order in every process, so two are needed."""
+    code = "from xinglin.dataset.build import *; write_data(DataBuild({!r}, num_records=300, num_eval=20, seed={}))"
+    for place, order, seed in (("a", "1", 42), ("b", "2", 42), ("c", "1", 43)):
+        path = tmp_path / place / "data.json"
+        environment = {**os.environ, "PYTHONHASHSEED": order}
+        subprocess.run([sys.executable, "-c", code.format(str(path), seed)], check=True, env=environment)
+    files = {place: {one.name: one.read_bytes() for one in (tmp_path / place).iterdir()} for place in "abc"}
+    assert len(files["a"]) == 4
+    assert files["a"] == files["b"]
+    assert files["a"]["data.json"] != files["c"]["data.json"]
+
+
+def test_a_kill_leaves_the_old_files_or_the_new(tmp_path):
+    """Killed at four moments of a build that would change every file."""
+    path = tmp_path / "data.json"
+    code = "from xinglin.dataset.build import *; write_data(DataBuild({!r}, num_records=300, num_eval=20, seed={}))"
+    subprocess.run([sys.executable, "-c", code.format(str(path), 1)], check=True)
+    old = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code.format(str(path), 2)], check=True)
+    whole = time.monotonic() - started
+    new = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    assert old.keys() == new.keys()
+    for seed, share in enumerate((0.3, 0.9, 0.97, 1.0), 3):
+        before = {name: (tmp_path / name).read_bytes() for name in new}
+        running = subprocess.Popen([sys.executable, "-c", code.format(str(path), seed)])
+        time.sleep(whole * share)
+        running.kill()
+        running.wait()
+        after = {name: (tmp_path / name).read_bytes() for name in new}
+        changed = {name for name in new if before[name] != after[name]}
+        assert changed in (set(), set(new)), changed
 
 
 def test_grounded_answers_stand_on_their_input(built):
@@ -205,6 +235,35 @@ def test_vignettes_fit_their_disease(built, entries):
         assert re.search("医生|就医|就诊", example.answer)
 
 
+def test_age_and_sex_fit_by_words_of_our_own(built):
+    """Judged by lists that the build does not know: who speaks, how old, and what the disease and its signs are."""
+    female = re.compile("卵巢|子宫|阴道|外阴|妊娠|产后|产褥|月经|痛经|白带|输卵管|宫颈|孕|乳腺癌")
+    male = re.compile("前列腺|睾丸|阴茎|附睾|精囊|阳痿|龟头|包皮")
+    seen = Counter()
+    for example in (one for one in built[1] if one.form.startswith("vignette") and one.facts):
+        question, name = example.question.content, normalize(example.facts[0][0])
+        told = name + question.split("，", 1)[1]
+        man = bool(re.search("男|爸", question))
+        assert man is not bool(re.search("女|妈", question)), question
+        if female.search(told):
+            assert not man, (name, question)
+            seen["female"] += 1
+        if male.search(told):
+            assert man, (name, question)
+            seen["male"] += 1
+        years = re.search(r"(\d+)岁", question)
+        if re.search("小儿|儿童", name):
+            assert not years or int(years[1]) < 18, (name, question)
+            seen["child"] += 1
+        if re.search("新生儿", name):
+            assert re.search(r"\d+天", question), (name, question)
+        if re.search("老年", name):
+            assert years and int(years[1]) >= 60, (name, question)
+        if re.search("妊娠|产后|产褥|月经", told):
+            assert years and 13 < int(years[1]) <= 50, (name, question)
+    assert min(seen.values()) > 10 and len(seen) == 3
+
+
 def test_no_male_ovaries(entries):
     assert person(entries["卵巢囊肿"]).sexes == "女"
     assert person(entries["前列腺增生"]).sexes == "男"
@@ -244,16 +303,34 @@ def test_no_held_out_subject_reaches_training(built, cleaned):
 
 
 def test_no_leak_of_triples_or_questions(built):
-    """As KNOWLEDGE defines it: a triple, or a question that is the same once its template's words are taken away."""
+    """As it is defined: a triple, or a question that is the same once its template's words are taken away."""
     train, unseen = of(built[1], "train"), of(built[1], "unseen_disease")
     assert not {fact for one in train for fact in one.facts} & {fact for one in unseen for fact in one.facts}
+    templates = {
+        form.name: [
+            re.compile(re.sub(r"\\{\w+\\}", "(.+?)", re.escape(text)) + "$") for text in (*form.train, *form.evaluation)
+        ]
+        for form in WORDING.forms.values()
+    }
 
-    def names(example):
-        return (example.form, tuple(sorted({normalize(subject) for subject, _, _ in example.facts})))
+    def left(example):
+        """What a question says beside its template."""
+        question = example.question.content
+        for lead in WORDING.leads:
+            question = question.removeprefix(lead)
+        found = next(filter(None, (shape.match(question) for shape in templates[example.form])))
+        return example.form, tuple(sorted(normalize(part) for part in found.groups()))
 
-    assert not {names(one) for one in train if one.facts} & {names(one) for one in unseen}
+    assert not {left(one) for one in train} & {left(one) for one in unseen}
     seen = of(built[1], "seen_fact")
     assert not {one.question.content for one in train} & {one.question.content for one in (*seen, *unseen)}
+
+
+def test_seen_facts_were_seen(built):
+    known = {fact for one in of(built[1], "train") for fact in one.facts}
+    seen = of(built[1], "seen_fact")
+    assert len(seen) == 300
+    assert all(one.facts and set(one.facts) <= known for one in seen)
 
 
 def test_evaluation_uses_phrasings_that_training_does_not(built):
@@ -282,6 +359,20 @@ def test_emergencies_end_with_the_number(built):
     urgent = [one for one in asked if EMERGENCY.search(normalize(one.facts[0][0]))]
     assert len(urgent) > 50
     assert all(one.answer.endswith("急症请立即拨打120。") for one in urgent)
+
+
+URGENT = """
+    急性心肌梗死 心绞痛 脑出血 有机磷中毒 触电 淹溺 急性心力衰竭 呼吸衰竭 羊水栓塞 胎盘早剥 脐带脱垂 心脏压塞 气管支气管异物 睾丸扭转
+    消化道出血 急性闭角型青光眼 视网膜中央动脉阻塞 肾上腺危象 急性肠梗阻 异位妊娠 蛛网膜下腔出血 狂犬病 破伤风 急性会厌炎 烧伤 张力性气胸
+"""
+NOT_URGENT = """
+    肾小管性酸中毒 代谢性碱中毒 鼻中隔穿孔 鼓膜穿孔 烧伤后肌肉萎缩 脑出血后遗症 慢性稳定型心绞痛 偏头痛 陈旧性心肌梗死 白化病 痔
+"""
+
+
+def test_what_cannot_wait_and_what_can():
+    assert [name for name in URGENT.split() if not EMERGENCY.search(name)] == []
+    assert [name for name in NOT_URGENT.split() if EMERGENCY.search(name)] == []
 
 
 def test_unseen_questions_carry_a_strangers_facts(built):
