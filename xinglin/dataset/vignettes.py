@@ -53,10 +53,10 @@ _AGES: tuple[tuple[str, re.Pattern[str], tuple[int, int, str]], ...] = (
     ("newborn", re.compile("新生儿|早产儿"), (2, 28, "天")),
     ("infant", re.compile("婴儿|婴幼儿|婴"), (3, 11, "个月")),
     ("child", re.compile("小儿|儿童|幼儿|儿科|先天性|幼年|学龄"), (2, 12, "岁")),
-    ("youth", re.compile("青少年|青春|性早熟|发育延迟"), (13, 17, "岁")),
-    ("pregnant", re.compile("妊娠|孕|产后|产褥|产科|难产|分娩|流产|胎|羊水|月经|痛经|育龄"), (22, 40, "岁")),
-    ("menopause", re.compile("绝经|更年期"), (48, 58, "岁")),
     ("old", re.compile("老年|阿尔茨海默|帕金森|老视|前列腺增生|前列腺癌"), (62, 82, "岁")),
+    ("menopause", re.compile("绝经|更年期"), (48, 58, "岁")),
+    ("youth", re.compile("青少年|青春|性早熟|发育延迟"), (13, 17, "岁")),
+    ("pregnant", re.compile("妊娠|孕|产后|产褥|(?<!妇)产科|难产|分娩|流产|胎|羊水|月经|痛经|育龄"), (22, 40, "岁")),
     ("middle", re.compile("中年|中老年|癌|动脉硬化|冠心病|心肌梗|脑梗|脑出血|痛风"), (45, 68, "岁")),
     ("young", re.compile("青壮年|青年"), (19, 38, "岁")),
 )
@@ -71,9 +71,11 @@ def person(entry: Entry) -> Person | None:
     if female and male:
         return None
     narrow = "、".join((entry.name, *entry.objects("department"), *entry.objects("population")[:1]))
-    low, high, unit = next((age for _, pattern, age in _AGES if pattern.search(narrow)), (24, 65, "岁"))
-    if unit == "岁" and re.search("月经|白带|停经|痛经|经期", text):
-        low, high = max(14, min(low, 24)), min(high, 45)
+    group, low, high, unit = next(
+        ((group, *age) for group, pattern, age in _AGES if pattern.search(narrow)), ("adult", 24, 65, "岁")
+    )
+    if group in ("adult", "middle") and re.search("月经|白带|停经|痛经|经期", text):
+        low, high = 18, 45
     if unit != "岁" and female and re.search("妊娠|产|月经|绝经", text):
         return None
     return Person(low, high, unit, "女" if female else "男" if male else "男女")
