@@ -44,7 +44,7 @@ class DemoConfig:
 
     base_model: str = "smollm2-135m"
     output_dir: str = "runs/demo"
-    num_records: int = 740
+    num_records: int = 840
     num_questions: int = 60
 
 
