@@ -149,6 +149,8 @@ def test_a_kill_leaves_the_old_files_or_the_new(tmp_path):
     whole = time.monotonic() - started
     new = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
     assert old.keys() == new.keys()
+    depends_on_the_seed = {name for name in new if old[name] != new[name]}  # all but the ledger of the cleaning
+    assert len(depends_on_the_seed) == 3
     for seed, share in enumerate((0.3, 0.9, 0.97, 1.0), 3):
         before = {name: (tmp_path / name).read_bytes() for name in new}
         running = subprocess.Popen([sys.executable, "-c", code.format(str(path), seed)])
@@ -157,7 +159,7 @@ def test_a_kill_leaves_the_old_files_or_the_new(tmp_path):
         running.wait()
         after = {name: (tmp_path / name).read_bytes() for name in new}
         changed = {name for name in new if before[name] != after[name]}
-        assert changed in (set(), set(new)), changed
+        assert changed in (set(), depends_on_the_seed), changed
 
 
 def test_grounded_answers_stand_on_their_input(built):
@@ -383,6 +385,13 @@ def test_unseen_questions_carry_a_strangers_facts(built):
         assert {about for about, _, _ in lines_of(example)} - asked
 
 
+def test_lists_with_a_red_flag_say_when_to_call(built):
+    asked = [one for one in built[1] if one.form in ("symptoms", "complications") and one.facts]
+    flagged = [one for one in asked if {object_ for _, _, object_ in one.facts} & (RED_FLAGS - {"便血", "发绀"})]
+    assert len(flagged) > 200
+    assert all("请立即拨打120。" in one.answer for one in flagged)
+
+
 @pytest.mark.parametrize(
     ("topic", "text", "rule"),
     [
@@ -543,8 +552,13 @@ def test_training_facts_name_no_held_out_disease(cleaned):
         ("forms: {symptom: {}}", "form 'symptom' is unknown; did you mean 'symptoms'"),
         ("forms: {symptoms: {wieght: 2}}", "wieght"),
         ("forms: {symptoms: {weight: -2}}", "must be numbers"),
-        ("forms: {symptoms: {train: ['{q}有哪些症状']}}", "unknown placeholder {q}"),
+        ("forms: {symptoms: {train: ['{d}{q}有哪些症状']}}", "unknown placeholder {q}"),
         ("forms: {symptoms: {train: ['一般来说，{d}会让人出现什么症状？']}}", "training and an evaluation phrasing"),
+        ("forms: {symptoms: {train: [有哪些症状？]}}", "lacks {d}"),
+        ("forms: {symptoms: {answers: ['{d}不知道']}}", "lacks {o}"),
+        ("forms: {symptoms: {answers: []}}", "with at least one"),
+        ("forms: {symptoms: [a]}", "means nothing here"),
+        ("{forms: {symptoms: {}}, leads: null}", "leads must be a list"),
         ("forms: [", "cannot be read"),
     ],
 )

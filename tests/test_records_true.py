@@ -22,6 +22,7 @@ _SAID = {
     "infectious": rf"(?P<who>{_X}+?)(?P<list>[有无])传染性",
     "signs": rf"(?:根据|从)(?P<list>{_X}+?)看?，可能[是与](?P<who>{_X}+?)(?:有关)?(?=[，。])",
     "flags": rf"有(?P<list>{_X}+)，(?:属于急症信号|请尽快就医)",
+    "repeated": rf"出现(?P<list>{_X}+?)请立即拨打",
     "ruled out": rf"也要排除(?P<who>{_X}+)",
     "yes": rf"(?:所以挂|是的，可以挂)(?P<list>{_X}+?)(?:是对的)?(?=。)",
     "no": rf"(?:，不是(?=\w+，请按)|所以不建议挂)(?P<list>{_X}+)",
@@ -71,6 +72,9 @@ def not_cited(answer: str, question: str, citations: set[tuple[str, str, str]]) 
     for said in read(answer)[0]:
         if said.kind in ("no", "missing", "flags"):
             wrong += [one for one in (*said.objects, said.who) if one not in question]
+            continue
+        if said.kind == "repeated":
+            wrong += [one for one in said.objects if one not in {object_ for _, _, object_ in citations}]
             continue
         if said.kind == "ruled out":
             used |= {one for one in citations if one[0] == said.who}
@@ -192,7 +196,7 @@ def test_the_raw_graph_says_nothing_against_a_no(examples):
                 stated = {x for who in subjects for x in raw_objects(who, "就诊科室")}
                 wrong += [(one, stated)] if stated & set(said.objects) else []
     assert set(seen) == {*word, "verify_department"}
-    assert min(seen.values()) > 50
+    assert min(seen.values()) > 20
     fail(wrong)
 
 

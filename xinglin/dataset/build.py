@@ -46,7 +46,8 @@ class DataBuild:
         num_records: how many training records; 0 takes everything that the graph gives.
         num_eval: how many records each of the two evaluation splits gets.
         forms: question forms joined by commas, or all.
-        forms_path: a YAML file with weights or phrasings of your own; see xinglin/dataset/forms.yaml.
+        forms_path: a YAML file with weights or phrasings of your own, like xinglin/dataset/forms.yaml; a form that it
+            does not name is left out, what it does not say of a form it names stays as packaged.
         grounded: share of training records whose `input` holds the facts that answer.
         unanswerable: share whose `input` holds facts that do not answer; the rest has no `input`.
         seed: the same seed gives the same bytes.

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from xinglin.dataset.clean import Entry
 from xinglin.dataset.pool import Pool
 from xinglin.dataset.vignettes import kin, vignette
-from xinglin.dataset.wording import Line, Made, Writer
+from xinglin.dataset.wording import URGENT, Line, Made, Writer
+from xinglin.knowledge.policy import RED_FLAGS, SOON
 
 SHARED, OWN = 3, 2
 """Objects of a comparison: shared, and of each side alone."""
@@ -44,7 +45,7 @@ _ORGAN = {name: organ for organ, (names, _) in _ORGANS.items() for name in names
 general ones (内科, 外科, 儿科, 肿瘤科, 急诊科 …) overlap with all and prove nothing."""
 
 _CAUSE_KINDS = {
-    "infection": re.compile("病毒|菌|感染|寄生虫|螺旋体|原虫|衣原体|支原体"),
+    "infection": re.compile("病毒|菌|感染|寄生虫|螺旋体|原虫|衣原体|支原体|传染|败血|心内膜炎|肺炎|结核|虫"),
     "heredity": re.compile("遗传|染色体|基因|先天"),
     "injury": re.compile("外伤|暴力|创伤|骨折|撞|跌|扭伤|挤压"),
     "poison": re.compile("中毒|毒物|农药"),
@@ -59,9 +60,17 @@ def single(topic: str) -> Callable[[Pool, Writer], Iterator[Made]]:
         for entry in writer.shuffled(able):
             line = writer.line(entry, topic)
             answer = writer.say(writer.form.answers, [entry], d=entry.name, w=line.word, o=line.listed)
+            if topic in ("symptoms", "complications") and not answer.endswith(URGENT):
+                answer += _when_it_comes(line)
             yield Made(writer.ask(d=entry.name, kin=kin(entry, writer.rng)), answer, (line,), (entry,), topic)
 
     return make
+
+
+def _when_it_comes(line: Line) -> str:
+    """What to do when a listed red flag shows."""
+    flag = next((one for one in line.objects if one in RED_FLAGS - SOON), "")
+    return f"出现{flag}请立即拨打120。" if flag else ""
 
 
 def infectious(pool: Pool, writer: Writer) -> Iterator[Made]:
@@ -137,8 +146,15 @@ def _kinds(entry: Entry) -> set[str]:
     return {kind for kind, pattern in _CAUSE_KINDS.items() if pattern.search(text)}
 
 
+def _all_of_a_kind(entry: Entry) -> bool:
+    """Whether no cause is of a kind that we cannot tell."""
+    return all(any(pattern.search(one) for pattern in _CAUSE_KINDS.values()) for one in entry.objects("causes"))
+
+
 def _other_kind_of_cause(one: Entry, other: Entry) -> bool:
     left, right = _kinds(one), _kinds(other)
+    if not (_all_of_a_kind(one) and _all_of_a_kind(other)):
+        return False
     return (
         len(left) == len(right) == 1 and left != right and not set(one.objects("causes")) & set(other.objects("causes"))
     )

@@ -121,7 +121,13 @@ def _form(name: str, own: Any, known: dict[str, Any], path: str | Path) -> Form:
     for key, texts in lists.items():
         usable = _names("".join(packaged[key]))
         for text in texts:
-            if strange := _names(text, where) - usable:
+            named = _names(text, where)
+            needed = (
+                usable - {"kin"} if key in ("train", "evaluation") else usable & {"o", "shared", "only_a", "only_b"}
+            )
+            if missing := needed - named:
+                raise UserError(f"{where}: {text!r} lacks {{{min(missing)}}}; without it nothing is asked or answered")
+            if strange := named - usable:
                 raise UserError(
                     f"{where}: unknown placeholder {{{min(strange)}}} in {text!r}; {key} may have {sorted(usable)}"
                 )

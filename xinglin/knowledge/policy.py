@@ -89,8 +89,15 @@ EXCLUSIONS: tuple[Exclusion, ...] = (
     ),
     Exclusion(
         "dose",
-        re.compile(r"\d\s*(mg|g|ml|μg|毫克|毫升|片|粒|次/日)|(剂量|用量|口服|静滴|肌注|冲击疗法)"),
+        re.compile(r"\d\s*(mg|g|ml|c?Gy|μg|毫克|毫升|片|粒|次/日)|(剂量|用量|口服|静滴|肌注|冲击疗法)"),
         "doses of any kind",
+    ),
+    Exclusion(
+        "toxic plant",
+        re.compile(
+            "罂粟|菊三七|土三七|千里光|雷公藤|昆明山海棠|乌头|川乌|草乌|附子|马钱子|巴豆|斑蝥|蟾酥|曼陀罗|洋金花|天仙子|钩吻|断肠草|狼毒|黄药子"
+        ),
+        "narcotic, or poisonous to heart, nerves or liver",
     ),
     Exclusion("folk prescription", re.compile("偏方|秘方|祖传"), "folk prescriptions"),
 )
@@ -110,7 +117,7 @@ DRUG_NAME = re.compile(
 )
 """Treatments that are a drug or a class of drugs, or that stop one."""
 
-PROCEDURE = re.compile("(术|插管|复苏|减肥|引产|透析|绝经|体检|康复|推拿|按摩|针灸|疗法)$")
+PROCEDURE = re.compile("(术|插管|复苏|减肥|引产|透析|绝经|体检|康复|推拿|按摩|针灸|疗法|猝死)$")
 """Names among the graph's diseases that are no diseases."""
 
 NOT_INFECTIOUS = re.compile(
@@ -142,7 +149,7 @@ EMERGENCY = re.compile(
     "急性.*心肌梗|(?<!陈旧性)(?<!无痛性)心肌梗|(?<!慢性)(?<!老年人)(?<!稳定型)心绞痛|休克|(?<![酸碱水])中毒(?!性)|脑出血(?!后)|急性.*脑梗|脑卒中|脑血管意外|蛛网膜下腔出血"
     "|骤停|破裂|大出血|消化道出血|窒息|夹层|肺栓塞|羊水栓塞|持续状态|张力性气胸|昏迷|溺|淹溺|电击|触电|中暑|喉梗阻|异位妊娠|输卵管妊娠|子痫|胎盘早剥|脐带脱垂"
     "|狂犬|破伤风|绞窄|(胃|肠|溃疡|胆囊|阑尾|食管|子宫)穿孔|脑疝|室颤|心室颤动|急性喉炎|会厌炎|颅脑损伤|(?<!后)烧伤(?!后)|毒蛇|急性心力衰竭|急性左心衰|呼吸衰竭"
-    "|心脏压塞|支气管异物|气管异物|睾丸扭转|急性闭角型青光眼|中央动脉阻塞|肾上腺危象|甲状腺危象|急性肠梗阻|过敏性休克|急性会厌"
+    "|心脏压塞|支气管异物|气管异物|睾丸扭转|急性闭角型青光眼|中央动脉阻塞|肾上腺危象|甲状腺危象|急性肠梗阻|过敏性休克|急性会厌|意识障碍|意识丧失|晕厥|呕血|咯血|热性惊厥|急性偏瘫|鼠疫|弥散性血管内凝血"
 )
 """Diseases that cannot wait: what is said of them ends with the emergency number."""
 

@@ -17,7 +17,7 @@ named here have rules of shape that a fragment does not pass."""
 
 _APPROACH = re.compile(
     "(治疗|疗法|手术|切除|术|引流|移植|支持|护理|康复|锻炼|运动|休息|氧疗|吸氧|供氧|通气|透析|固定|复位|牵引|按摩|理疗|针灸|隔离|戒烟|戒酒"
-    "|置换|化疗|放疗|光疗|禁食|病因|感染|调整|饮食|控制|干预|训练|减压|输血|补液|清创|观察|体重|咨询|助听器|眼镜|体位|冷敷|热敷|湿敷)$"
+    "|置换|化疗|放疗|光疗|禁食|去除病因|控制感染|预防感染|抗感染|调整|饮食|控制|干预|训练|减压|输血|补液|清创|观察|体重|咨询|助听器|眼镜|体位|冷敷|热敷|湿敷)$"
 )
 _EXAMINATION = re.compile(
     "(检查|测定|试验|造影|镜|镜检|超声|B超|彩超|CT|MRI|X线|X线片|平片|胸片|图|培养|活检|涂片|检测|扫描|穿刺|摄片|摄影|常规|抗体|定量|定性|测量|筛查"
@@ -44,8 +44,10 @@ _SHAPES: dict[str, tuple[tuple[str, Callable[[str], object]], ...]] = {
     "treatment": (
         ("treatment by drug", DRUG_NAME.search),
         ("generic word", lambda text: text.endswith("的治疗")),
+        ("fragment", re.compile("^(首先|应|女性|男性)").search),
         ("not an approach", lambda text: not _APPROACH.search(text)),
     ),
+    "causes": (("no cause", re.compile("(病因|原因)不|不甚?清|不详|性生活").search),),
     "route": (("not a route", lambda text: not _ROUTE.search(text)),),
     "population": (("not a group of people", lambda text: not _PEOPLE.match(text)),),
     "body_site": (("not a body site", lambda text: _NO_SITE.search(text) or not _BODY.search(text)),),

@@ -32,7 +32,7 @@ from xinglin.dataset.quality.fix import clean_copy, find_beside, mask_beside, ne
 from xinglin.dataset.quality.groups import Columns, clusters, disagreement, repeated_answers, whole_hashes
 from xinglin.dataset.quality.lengths import Lengths, TokenLengths
 from xinglin.dataset.quality.personal import LABELS, find, mask
-from xinglin.errors import UserError
+from xinglin.errors import UserError, nearest
 from xinglin.knowledge.check import GraphSupport
 from xinglin.knowledge.graph import open_graph
 from xinglin.knowledge.link import Linker
@@ -121,6 +121,8 @@ def check(config: DataCheck) -> dict[str, Any]:
     Raises:
         UserError: an unreadable file (data, evaluation, graph or tokenizer), or no record that can be used.
     """
+    if config.cutoff_len < 1:
+        raise UserError(f"cutoff_len must be at least 1, got {config.cutoff_len}")
     fmt = formats.detect(config.data_path)
     scan = Scan(config)
     with Index() as index:
@@ -226,6 +228,11 @@ def _encoding(config: DataCheck) -> Encoding:
                 f"base_model {config.base_model!r} is not there yet; run `xinglin assets path {config.base_model}` once"
             )
         folder = prepared[-1].parent
+    elif not folder.is_dir() and "/" not in config.base_model:
+        raise UserError(
+            f"base_model {config.base_model!r}: no such folder{nearest(config.base_model, assets.ASSETS)}; "
+            "give a model folder, an asset or a hub's ORG/NAME"
+        )
     return Encoding(load_tokenizer(folder), load_template(config.prompt_template_name), config.cutoff_len)
 
 
@@ -266,6 +273,8 @@ def _evaluation_items(path: str) -> Iterator[tuple[str, str]]:
             yield question, "\n".join(_strings([value for key, value in record.items() if key != "question"]))
         return
     for row in formats.read(path, fmt, strict=False):
+        if row.example and fmt.name == "records" and row.example.split == "train":
+            continue  # our own file of all splits: only those to evaluate on
         if row.example:
             texts = texts_of(row.example)
             yield texts.asked, texts.answer
