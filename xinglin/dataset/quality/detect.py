@@ -66,7 +66,7 @@ _GENERIC = re.compile(
     "|[应该要能会可吗呢哪何是有的做用吃药上办好不去看这那种个两几些点处病治它他她其和与及或都还最在为得了我啊吧]"
     f"|(?!{_LETTER})."
 )
-_POINTED_AT = 4  # so many characters before a pointing word may be what it points at
+_POINTED_AT = 3  # so many characters before a pointing word may be what it points at
 _TELLS = 24  # so many after it tell the case themselves
 
 
