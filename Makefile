@@ -15,7 +15,7 @@ help: ## list the targets
 	@touch $@
 
 .venv/test.stamp: .venv/run.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check pytest ruff mypy types-requests types-PyYAML tensorboard datasets
+	$(BIN)/pip install --quiet --disable-pip-version-check pytest ruff mypy types-requests types-PyYAML tensorboard datasets bitsandbytes
 	@touch $@
 
 demo: .venv/run.stamp ## the whole way once on real data: graph, data, tuning, answers, report

@@ -4,10 +4,15 @@ import pytest
 
 from xinglin.dataset.encode import IGNORE, Encoding, encode_all
 from xinglin.errors import UserError
-from xinglin.prompts import load_template
+from xinglin.prompts import load_template, prompt_text
 from xinglin.records import Example, Turn
 
 ONE = Example("1", (Turn("user", "偏头痛有哪些症状？", "偏头痛的症状：恶心"), Turn("assistant", "恶心、呕吐。")))
+
+
+def one_row(encoding, example):
+    (row,) = encoding.rows(example)
+    return row
 
 
 @pytest.fixture
@@ -16,8 +21,8 @@ def encoding(tiny_tokenizer):
 
 
 def test_labels_token_by_token(encoding, tiny_tokenizer):
-    row = encoding.row(ONE)
-    prompt = tiny_tokenizer.encode(encoding.template.prompt(ONE.turns[:1]))
+    row = one_row(encoding, ONE)
+    prompt = tiny_tokenizer.encode(prompt_text(encoding.template, ONE.turns[:1]))
     answer = [*tiny_tokenizer.encode("恶心、呕吐。"), tiny_tokenizer.eos_id]
     assert row.input_ids == prompt + answer
     assert row.labels == [IGNORE] * len(prompt) + answer
@@ -28,7 +33,7 @@ def test_labels_token_by_token(encoding, tiny_tokenizer):
 
 def test_every_assistant_turn_is_learned_and_ends(encoding, tiny_tokenizer):
     example = Example("2", (*ONE.turns, Turn("user", "还有呢？"), Turn("assistant", "畏光。")))
-    row = encoding.row(example)
+    row = one_row(encoding, example)
     learned = [label for label in row.labels if label != IGNORE]
     expected = []
     for text in ("恶心、呕吐。", "畏光。"):
@@ -39,9 +44,9 @@ def test_every_assistant_turn_is_learned_and_ends(encoding, tiny_tokenizer):
 
 
 def test_a_cut_row_still_ends_and_is_counted(encoding, tiny_tokenizer):
-    full = encoding.row(ONE)
+    full = one_row(encoding, ONE)
     for cutoff in range(len(full.input_ids) - 3, len(full.input_ids)):
-        short = Encoding(tiny_tokenizer, encoding.template, cutoff).row(ONE)
+        short = one_row(Encoding(tiny_tokenizer, encoding.template, cutoff), ONE)
         assert short.cut
         assert len(short.input_ids) == cutoff
         assert short.input_ids[-1] == short.labels[-1] == tiny_tokenizer.eos_id
@@ -66,13 +71,13 @@ def test_a_row_without_anything_to_learn_is_left_out_and_named(encoding, tiny_to
 
 
 def test_train_on_inputs_learns_everything(encoding, tiny_tokenizer):
-    row = Encoding(tiny_tokenizer, encoding.template, 512, train_on_inputs=True).row(ONE)
+    row = one_row(Encoding(tiny_tokenizer, encoding.template, 512, train_on_inputs=True), ONE)
     assert row.labels == row.input_ids
 
 
 def test_bos_is_put_first_where_the_tokenizer_adds_one(encoding, tiny_tokenizer):
     from dataclasses import replace
 
-    row = Encoding(replace(tiny_tokenizer, prefix_ids=(1,)), encoding.template).row(ONE)
+    row = one_row(Encoding(replace(tiny_tokenizer, prefix_ids=(1,)), encoding.template), ONE)
     assert (row.input_ids[0], row.labels[0]) == (1, IGNORE)
-    assert row.input_ids[1:] == encoding.row(ONE).input_ids
+    assert row.input_ids[1:] == one_row(encoding, ONE).input_ids

@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from xinglin.dataset.card import size_category
-from xinglin.dataset.exports import KNOWLEDGE, DataExport, export_data
+from xinglin.dataset.exports import DataExport, export_data
 from xinglin.dataset.formats import detect, read
 from xinglin.errors import UserError
-from xinglin.prompts import load_template
-from xinglin.records import Example, Turn, read_instructions, write_json_list, write_jsonl
+from xinglin.prompts import KNOWLEDGE, load_template
+from xinglin.records import Example, Turn, write_json_list, write_jsonl
 
 FORMATS = ("alpaca", "sharegpt", "openai", "huggingface", "llamafactory")
 TALK = {
@@ -57,7 +57,7 @@ def test_files_hold_the_asked_split(records, tmp_path, capsys, form):
 
 def test_alpaca_is_what_finetune_reads(records, tmp_path):
     path = export(records, tmp_path / "a.json", format="alpaca")
-    assert [one.turns for one in read_instructions(path)] == [row.example.turns for row in read(records)][:2500]
+    assert [row.example.turns for row in read(path)] == [row.example.turns for row in read(records)][:2500]
     assert detect(path).container == "list"
 
 

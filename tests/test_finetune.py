@@ -49,7 +49,7 @@ def test_the_reports_command_writes_a_whole_run(run):
     assert metrics["reload_logit_difference"] < 1e-3
     record = json.loads((out / "xinglin.json").read_text())
     assert record["config"]["learning_rate"] == 3e-4
-    assert len(record["data_sha256"]) == len(record["prompt_sha256"]) == 64
+    assert [len(digest) for digest in (*record["data_sha256"], record["prompt_sha256"])] == [64, 64]
     assert "precision:" in done.stderr
     assert "W&B: not tracking run 'e1' (WANDB_MODE=disabled)" in done.stderr
     assert "Traceback" not in done.stderr
@@ -257,9 +257,9 @@ def test_a_dead_adapter_fails_the_run(tmp_path, tiny_base, data_file, monkeypatc
     from xinglin.tuning import checkpoint
     from xinglin.tuning.train import finetune
 
-    real = checkpoint.save_adapter
+    real = checkpoint.save_run
 
-    def dead(model, folder, template, save_format):
+    def dead(model, folder, *rest):
         import torch
 
         saved = {name: weight.clone() for name, weight in model.named_parameters() if "lora_B" in name}
@@ -267,12 +267,12 @@ def test_a_dead_adapter_fails_the_run(tmp_path, tiny_base, data_file, monkeypatc
             for name, weight in model.named_parameters():
                 if name in saved:
                     weight.zero_()
-            real(model, folder, template, save_format)
+            real(model, folder, *rest)
             for name, weight in model.named_parameters():
                 if name in saved:
                     weight.copy_(saved[name])
 
-    monkeypatch.setattr(checkpoint, "save_adapter", dead)
+    monkeypatch.setattr(checkpoint, "save_run", dead)
     with pytest.raises(RuntimeError, match="saved adapter"):
         finetune(config(tiny_base, data_file, tmp_path / "out", learning_rate=1e-2, num_epochs=3))
     assert not (tmp_path / "out" / "adapter_config.json").exists()

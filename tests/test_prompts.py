@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from xinglin.errors import UserError
-from xinglin.prompts import load_template, template_names
+from xinglin.prompts import TEMPLATE_FILE, load_template, prompt_text, template_names
 from xinglin.records import Turn
 
 TURNS = (Turn("user", "问一"), Turn("assistant", "答一"), Turn("user", "问二", "资料二"))
@@ -16,8 +16,8 @@ TURNS = (Turn("user", "问一"), Turn("assistant", "答一"), Turn("user", "问�
 
 def test_med_template_with_and_without_input():
     template = load_template("med_template")
-    assert template.prompt([Turn("user", "问")]) == "问题：问\n回答："
-    assert template.prompt([Turn("user", "问", "甲\n乙")]) == "问题：问\n资料：\n甲\n乙\n回答："
+    assert prompt_text(template, [Turn("user", "问")]) == "问题：问\n回答："
+    assert prompt_text(template, [Turn("user", "问", "甲\n乙")]) == "问题：问\n资料：\n甲\n乙\n回答："
 
 
 def test_packaged_templates_are_found_from_another_folder(tmp_path):
@@ -48,9 +48,9 @@ def test_a_template_file_of_the_usual_form(tmp_path):
     }
     path.write_text(json.dumps(fields))
     template = load_template(str(path))
-    assert template.prompt([Turn("user", "{input} {x}", "{instruction}")]) == "I:{input} {x}\nC:{instruction}\nR:"
-    template.save(tmp_path / "again.json")
-    assert load_template(str(tmp_path / "again.json")).digest() == template.digest()
+    assert prompt_text(template, [Turn("user", "{input} {x}", "{instruction}")]) == "I:{input} {x}\nC:{instruction}\nR:"
+    template.save(tmp_path)
+    assert load_template(str(tmp_path / TEMPLATE_FILE)).digest() == template.digest()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_broken_template_is_refused(tmp_path, fields):
 
 def test_turns_out_of_order_are_refused():
     with pytest.raises(UserError, match="turn 1 .* is 'assistant', expected 'user'"):
-        load_template("med_template").segments([Turn("assistant", "答")])
+        load_template("med_template").texts([Turn("assistant", "答")])
 
 
 @pytest.mark.parametrize("name", template_names())

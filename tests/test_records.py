@@ -4,16 +4,20 @@ import json
 
 import pytest
 
+from xinglin.dataset.formats import read
 from xinglin.errors import UserError
 from xinglin.records import (
     Example,
     Turn,
     atomic_write,
     read_examples,
-    read_instructions,
     to_alpaca,
     write_jsonl,
 )
+
+def read_instructions(path, **options):
+    return [row.example for row in read(path, **options)]
+
 
 ROW = {"instruction": "问", "input": "", "output": "答"}
 

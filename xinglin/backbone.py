@@ -3,6 +3,8 @@
 xinglin assets path smollm2-135m        the default base as a ready-to-load folder
 """
 
+import hashlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -12,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from xinglin import assets
 from xinglin.errors import UserError, nearest, one_line
+from xinglin.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 DEFAULT_BASE = "smollm2-135m"
+_MODELSCOPE = "modelscope:"
 _FOLDER = "model-1"  # inside the asset's cache folder; raise it when the preparation changes
 
 
@@ -44,7 +48,8 @@ def asset_path(name: str) -> Path:
 def _convert_gguf(gguf: Path, folder: Path) -> None:
     """Unpack a GGUF file's weights to safetensors in bf16, into a folder that appears only when whole."""
     log.info("preparing %s (once)", gguf.name)
-    scratch = Path(tempfile.mkdtemp(dir=gguf.parent, prefix=".model-"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".model-"))
     try:
         where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         model = AutoModelForCausalLM.from_pretrained(
@@ -61,17 +66,59 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _gguf_folder(file: Path) -> Path:
+    """A user's GGUF file as a model folder in the cache, made anew when the file changes.
+
+    Raises:
+        UserError: transformers cannot read it.
+    """
+    state = file.stat()
+    mark = hashlib.sha256(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:12]
+    folder = assets.cache_dir() / "gguf" / f"{file.stem}-{mark}"
+    if not (folder / "config.json").is_file():
+        try:
+            _convert_gguf(file.resolve(), folder)
+        except OSError:
+            raise
+        except Exception as error:  # a broken file may raise nearly anything
+            raise UserError(f"base_model {str(file)!r}: not a GGUF file to read ({one_line(error)})") from None
+    return folder
+
+
+def _from_modelscope(name: str) -> str:
+    """Download a model of ModelScope, or find it in its cache.
+
+    Raises:
+        UserError: its library is missing, or the model cannot be had.
+    """
+    try:
+        from modelscope import snapshot_download
+    except ImportError:
+        raise UserError(f"base_model {_MODELSCOPE}{name}: needs modelscope; pip install modelscope") from None
+    try:
+        return str(snapshot_download(name))
+    except Exception as error:  # a network may raise nearly anything
+        raise UserError(f"base_model {_MODELSCOPE}{name} cannot be had: {one_line(error)}") from None
+
+
 def find_base(name: str) -> str:
-    """Resolve `--base_model`: a local model folder, the default base's name, or a hub id `org/name`.
+    """Resolve `--base_model` to a model folder or a hub id.
+
+    Args:
+        name: a model folder, a .gguf file, the default base's name, a hub id `org/name`, or `modelscope:org/name`.
 
     Raises:
         UserError: nothing of that name; the message says what was looked for.
     """
+    if name.startswith(_MODELSCOPE):
+        return _from_modelscope(name.removeprefix(_MODELSCOPE))
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise UserError(f"base_model {name!r}: the folder has no config.json, so it is no transformers model")
+            raise UserError(f"base_model {name!r}: the folder has no config.json{_found_in(path)}")
         return str(path)
+    if path.suffix == ".gguf" and path.is_file():
+        return str(_gguf_folder(path))
     if name in assets.ASSETS:
         return str(asset_path(name))
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir():
@@ -81,6 +128,17 @@ def find_base(name: str) -> str:
         f"base_model {name!r}: no such folder (working folder {Path.cwd()}){nearest(path.name, beside)}; "
         f"give a model folder, or {DEFAULT_BASE} for the default base"
     )
+
+
+def _found_in(folder: Path) -> str:
+    """What else a folder holds, for one that is no model's."""
+    if (folder / "adapter_config.json").is_file():
+        return "; it holds an adapter: give its base here, and the adapter as --lora_weights"
+    files = sorted(file.name for file in folder.glob("*.gguf"))
+    return f"; give the file, {folder / files[0]}" if files else ", so it is no transformers model"
+
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -93,14 +151,13 @@ class Precision:
     @property
     def name(self) -> str:
         """bf16, fp16 or fp32."""
-        return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[self.dtype]
+        return next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
 
 
 def choose_precision(asked: str = "auto") -> Precision:
     """Half precision where the hardware computes in it: bf16, else fp16 (GPU, with loss scaling), else fp32."""
-    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-    if asked in named:
-        return Precision(named[asked], "asked for")
+    if asked in PRECISIONS:
+        return Precision(PRECISIONS[asked], "asked for")
     if torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision(torch.bfloat16, "the GPU has bf16 in hardware")
@@ -112,28 +169,79 @@ def choose_precision(asked: str = "auto") -> Precision:
     return Precision(torch.float32, "the CPU has no bf16 in hardware")
 
 
-def training_attention(longest: int) -> str:
+def training_attention(longest: int) -> str | None:
     """Attention implementation for rows of up to `longest` tokens.
 
     On CPUs, plain matmuls and a softmax beat SDPA's kernel for short rows (docs/decisions.md has the numbers),
-    but they hold all T·T weights; on GPUs SDPA always wins.
+    but they hold all T·T weights. None leaves it to transformers: SDPA wherever the model allows it.
     """
-    return "eager" if not torch.cuda.is_available() and longest <= 1024 else "sdpa"
+    return "eager" if not torch.cuda.is_available() and longest <= 1024 else None
 
 
-def load_base(name: str, precision: Precision, attention: str = "sdpa") -> Any:
+def load_base(name: str, precision: Precision, attention: str | None = None, quantization: str = "") -> Any:
     """Load a causal language model onto the GPU, if there is one, else the CPU.
 
+    Args:
+        quantization: `4bit` (NF4, double quantisation), `8bit` (LLM.int8), or an empty string for none. Matmuls and
+            what is not quantised (embeddings, norms, output layer) are in `precision`.
+
     Raises:
-        UserError: the folder or hub id cannot be loaded.
+        UserError: the folder or hub id cannot be loaded, or bitsandbytes is missing.
     """
     found = find_base(name)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options: dict[str, Any] = {"dtype": precision.dtype, "attn_implementation": attention}
+    if quantization:
+        # a quantised model cannot be moved, so it is loaded where it stays
+        options |= {"quantization_config": _quantization(quantization, precision), "device_map": {"": device}}
     try:
-        model = AutoModelForCausalLM.from_pretrained(found, dtype=precision.dtype, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_pretrained(found, **options)
     except Exception as error:  # a broken file may raise nearly anything
         raise UserError(f"base_model {name!r} cannot be loaded: {one_line(error)}") from None
     model.config.use_cache = False
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model if quantization else model.to(device)
+
+
+def _quantization(bits: str, precision: Precision) -> BitsAndBytesConfig:
+    if not importlib.util.find_spec("bitsandbytes"):
+        raise UserError(
+            f"loading in {bits} needs bitsandbytes; pip install bitsandbytes (or pip install 'xinglin[qlora]')"
+        )
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision.dtype,
+    )
+
+
+def agree(model: Any, tokenizer: Tokenizer) -> None:
+    """Make a base say the same special ids as its tokenizer, and say so where it did not.
+
+    Old LLaMA checkpoints name <unk> or BOS as the end, and -1 as padding. A config that lists several ends keeps them.
+    """
+    stated, end = model.config.eos_token_id, tokenizer.eos_id
+    if stated is not None and end not in (stated if isinstance(stated, list) else [stated]):
+        log.warning("base: its config ends with id %s, its tokenizer with %d; taking %d", stated, end, end)
+    for part in (model.config, model.generation_config):
+        if end not in (part.eos_token_id if isinstance(part.eos_token_id, list) else [part.eos_token_id]):
+            part.eos_token_id, part.bos_token_id = end, tokenizer.inner.bos_token_id
+        if part.pad_token_id is None or not 0 <= part.pad_token_id < model.get_input_embeddings().num_embeddings:
+            part.pad_token_id = tokenizer.pad_id
+    model.get_input_embeddings().padding_idx = None  # else that row would never learn
+
+
+def keep_trainable(model: Any) -> Any:
+    """Stop bitsandbytes from repacking 4-bit layers for inference, for as long as the model is trained.
+
+    On CPUs with AVX512-BF16 an evaluation would repack them for good, and a repacked layer hands back no gradient.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def print_asset_path(config: assets.AssetsPath) -> None:

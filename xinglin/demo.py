@@ -107,6 +107,7 @@ def _tuning(base_model: str, sample: Path, adapter: Path) -> FinetuneConfig:
         base_model=base_model,
         data_path=str(sample),
         output_dir=str(adapter),
+        prompt_template_name="med_template",  # a chat template's markers are a seventh of every record more
         num_epochs=1,
         batch_size=4,
         micro_batch_size=4,

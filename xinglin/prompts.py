@@ -1,35 +1,62 @@
-"""Prompt templates: load by name or path, render a conversation, export as a chat template.
+"""Prompts: how a conversation becomes text, in pieces that say what is to be learned.
 
-A template is a JSON file in the field's usual form (alpaca-lora's files work as they are):
+A plain base is asked through a template, a JSON file in the field's usual form (alpaca-lora's files work as they are):
 
     {"description": "…", "preface": "…", "prompt_input": "…{instruction}…{input}…", "prompt_no_input": "…"}
 
 `preface` (optional) comes once, before the first turn, and gives way to a system turn;
 the two prompts are repeated for every user turn, the answer and the end-of-sequence token follow.
 Packaged templates are found from any working folder.
+
+A base with a chat template of its own (Qwen, Llama 3, Gemma) is asked through that one.
 """
 
 import hashlib
 import json
+import logging
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from xinglin.errors import UserError, nearest
+from xinglin.errors import UserError, nearest, one_line
 from xinglin.records import Turn, atomic_write
+
+log = logging.getLogger(__name__)
+
+SWITCH = "enable_thinking"
+"""What chat templates with a thinking switch call it."""
+KNOWLEDGE = "资料：\n"
+"""What stands between a question and its knowledge in a chat: the words of the packaged prompt template."""
+TEMPLATE_FILE, CHAT_FILE = "prompt_template.json", "chat_template.jinja"
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a rendered conversation.
+
+    Attributes:
+        learned: the assistant's words, with the mark that ends them.
+    """
+
+    text: str
+    learned: bool = False
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """How a conversation becomes text."""
+    """A template with slots for the question and its knowledge; answers end with EOS, texts begin with BOS."""
 
     name: str
     preface: str
     prompt_input: str
     prompt_no_input: str
     description: str = ""
+    end = ""
 
     def user(self, turn: Turn) -> str:
         """The text of one user turn, up to where the answer begins."""
@@ -39,8 +66,8 @@ class PromptTemplate:
         slots = (before.replace("{instruction}", turn.content), after.replace("{instruction}", turn.content))
         return slots[0] + turn.input + slots[1]
 
-    def segments(self, turns: Sequence[Turn]) -> list[tuple[str, str]]:
-        """Render a conversation as (role, text) pieces; the caller ends each assistant piece with EOS.
+    def texts(self, turns: Sequence[Turn]) -> list[list[Piece]]:
+        """Render a conversation; an end-of-sequence token belongs after each learned piece.
 
         Raises:
             UserError: roles out of order, or an unknown role.
@@ -48,18 +75,19 @@ class PromptTemplate:
         opening, rest = self.preface, list(turns)
         if rest and rest[0].role == "system":
             opening = rest.pop(0).content + "\n\n"
-        pieces = []
+        pieces, space = [], ""
         for number, turn in enumerate(rest):
             expected = "assistant" if number % 2 else "user"
             if turn.role != expected:
                 raise UserError(f"turn {number + 1} of a conversation is {turn.role!r}, expected {expected!r}")
-            text = self.user(turn) if turn.role == "user" else turn.content
-            pieces.append((turn.role, opening + text if number == 0 else text))
-        return pieces
-
-    def prompt(self, turns: Sequence[Turn]) -> str:
-        """The first prompt of a conversation, as shown to people (end tokens not included)."""
-        return "".join(text for _, text in self.segments(turns))
+            if turn.role == "assistant":
+                pieces.append(Piece(space + turn.content, learned=True))
+                continue
+            text = self.user(turn)
+            asked = text.rstrip(" ")  # tokenizers join a space to the word after it, so it is the answer's
+            space = text[len(asked) :]
+            pieces.append(Piece(asked if number else opening + asked))
+        return [pieces]
 
     def chat_template(self) -> str:
         """A Jinja chat template that renders the same text.
@@ -84,10 +112,140 @@ class PromptTemplate:
         parts = json.dumps([self.preface, self.prompt_input, self.prompt_no_input], ensure_ascii=False)
         return hashlib.sha256(parts.encode()).hexdigest()
 
-    def save(self, path: str | Path) -> None:
-        """Write the template as a JSON file that `load_template` reads back."""
-        with atomic_write(path) as file:
+    def save(self, folder: Path) -> None:
+        """Write the template as a file that `load_template` reads back, and as a chat template."""
+        with atomic_write(folder / TEMPLATE_FILE) as file:
             json.dump(self.__dict__, file, ensure_ascii=False, indent=1)
+        with atomic_write(folder / CHAT_FILE) as file:
+            file.write(self.chat_template())
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """The base's own chat template. Its texts hold every special token, the one that begins the text included.
+
+    Attributes:
+        inner: a transformers tokenizer, which renders.
+        source: the template, in Jinja.
+        thinking: for templates with a switch: whether answers begin with reasoning. None leaves it to each answer
+            that is known, and else to the template.
+    """
+
+    name: str
+    inner: Any
+    source: str
+    thinking: bool | None = None
+
+    def texts(self, turns: Sequence[Turn]) -> list[list[Piece]]:
+        """Render a conversation.
+
+        Some templates (Qwen3's) drop from earlier answers what they asked for them with. Then the conversation
+        becomes several texts, one for each answer, so that training sees what inference asks.
+
+        Raises:
+            UserError: the template refuses the conversation.
+        """
+        texts: list[list[Piece]] = []
+        done = rest = ""
+        for place, turn in enumerate(turns):
+            if turn.role == "assistant":
+                asked, answer, rest = self._answered(turns[: place + 1])
+            elif place == len(turns) - 1:
+                asked, answer, rest = self._render(turns, ask=True, thinking=self.thinking), "", ""
+            else:
+                continue
+            if texts and asked.startswith(done):
+                texts[-1].append(Piece(asked[len(done) :]))
+            else:
+                texts.append([Piece(asked)])
+            if answer:
+                texts[-1].append(Piece(answer, learned=True))
+            done = asked + answer
+        return [*texts[:-1], [*texts[-1], Piece(rest)]] if rest else texts
+
+    def _answered(self, turns: Sequence[Turn]) -> tuple[str, str, str]:
+        """(what asks for the last turn, the answer with its end, what the template puts after that)."""
+        thinking = reasons(turns[-1].content) if self.thinking is None else self.thinking
+        asked, whole = self._render(turns[:-1], ask=True, thinking=thinking), self._render(turns, thinking=thinking)
+        if not whole.startswith(asked):  # the template shows answers otherwise than it asks for them
+            return asked, turns[-1].content + self.end, ""
+        tail = whole[len(asked) :]
+        empty = _THOUGHT.match(tail)
+        skipped = empty.end() if empty and not empty[1].strip() else 0
+        cut = tail.rindex(self.end) + len(self.end) if self.end else len(tail)
+        return asked + tail[:skipped], tail[skipped:cut], tail[cut:]
+
+    @cached_property
+    def end(self) -> str:
+        """The text of the one token that ends an answer; empty when the template has none, and EOS is to be added."""
+        after = self._render(_PROBE, thinking=None).rpartition(_PROBE[-1].content)[2].strip()
+        return after if len(self.inner.encode(after, add_special_tokens=False)) == 1 else ""
+
+    @cached_property
+    def _knows_system(self) -> bool:
+        """Whether the template has a place for a system turn (Gemma's refuses one)."""
+        mark = _PROBE[0].content
+        messages = {"role": "system", "content": mark}, {"role": "user", "content": _PROBE[1].content}
+        try:
+            return mark in self._apply(messages, True, None)
+        except UserError:
+            return False
+
+    def _render(self, turns: Sequence[Turn], *, ask: bool = False, thinking: bool | None) -> str:
+        messages = [{"role": turn.role, "content": with_knowledge(turn)} for turn in turns]
+        if len(messages) > 1 and messages[0]["role"] == "system" and not self._knows_system:
+            first = messages.pop(0)
+            messages[0]["content"] = first["content"] + "\n\n" + messages[0]["content"]
+        return self._apply(messages, ask, thinking)
+
+    def _apply(self, messages: Sequence[dict[str, str]], ask: bool, thinking: bool | None) -> str:
+        options = {} if thinking is None else {"enable_thinking": thinking}
+        try:
+            return str(
+                self.inner.apply_chat_template(
+                    list(messages), chat_template=self.source, tokenize=False, add_generation_prompt=ask, **options
+                )
+            )
+        except Exception as error:  # a template may raise what it likes
+            raise UserError(f"the chat template {self.name!r} refuses a conversation: {one_line(error)}") from None
+
+    def thinks(self, default: bool) -> "ChatPrompt":
+        """The same, rendering with (or without) reasoning where nobody says otherwise."""
+        if SWITCH not in self.source:
+            return self
+        value = "true" if default else "false"
+        return replace(self, source=f"{{%- set {SWITCH} = {SWITCH} | default({value}) -%}}{self.source}")
+
+    def digest(self) -> str:
+        """sha256 of what decides the rendering; stored with the weights."""
+        return hashlib.sha256(f"{self.source}\0{self.thinking}".encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the template, which `open_prompt` reads back."""
+        with atomic_write(folder / CHAT_FILE) as file:
+            file.write(self.source)
+
+
+Prompt = PromptTemplate | ChatPrompt
+"""How conversations become text. `end` and `texts` are all that encoding needs."""
+
+_PROBE = (Turn("user", "甲"), Turn("assistant", "乙"))
+
+
+def prompt_text(prompt: Prompt, turns: Sequence[Turn]) -> str:
+    """The text before the next answer, as shown to people."""
+    return "".join(piece.text for piece in prompt.texts(turns)[-1])
+
+
+def with_knowledge(turn: Turn) -> str:
+    """A turn's text with the knowledge it brings along, where there is no other place for it."""
+    return f"{turn.content}\n{KNOWLEDGE}{turn.input}" if turn.input else turn.content
+
+
+def reasons(answer: str) -> bool:
+    """Whether an answer begins with reasoning of its own."""
+    thought = _THOUGHT.match(answer)
+    return thought is not None and bool(thought[1].strip())
 
 
 def _quote(text: str) -> str:
@@ -123,6 +281,64 @@ def load_template(name: str) -> PromptTemplate:
             return _parse(path.read_text("utf-8", errors="replace"), str(path))
     names = template_names()
     raise UserError(f"unknown prompt template {name!r} (have {', '.join(names)}, or give a file){nearest(name, names)}")
+
+
+def open_prompt(name: str, inner: Any, stored: str = "") -> Prompt:
+    """The prompt for a base.
+
+    Args:
+        name: `auto`, `chat`, or as `load_template`; a file that ends in .jinja is a chat template. `auto` is the stored
+            one, else the base's own chat template, else `med_template`.
+        inner: the base's transformers tokenizer.
+        stored: the folder of a tuned model; empty for none.
+
+    Raises:
+        UserError: as `load_template`, or `chat` for a base without a chat template.
+    """
+    kept = stored_prompt(stored, inner) if name in ("auto", "chat") else None
+    if kept and (name == "auto" or isinstance(kept, ChatPrompt)):
+        return kept
+    own = getattr(inner, "chat_template", None)
+    if name == "auto" and not own:
+        return load_template("med_template")
+    if name in ("auto", "chat"):
+        if not isinstance(own, str):
+            raise UserError("prompt template 'chat': the base has no chat template; give med_template or a file")
+        return ChatPrompt("chat", inner, own)
+    if name.endswith(".jinja") and Path(name).is_file():
+        return ChatPrompt(name, inner, Path(name).read_text("utf-8", errors="replace"))
+    return load_template(name)
+
+
+def choose_thinking(prompt: Prompt, asked: str) -> Prompt:
+    """Set the thinking switch: `true`, `false`, or `auto` for as it is.
+
+    Raises:
+        UserError: the prompt has no such switch.
+    """
+    if asked == "auto":
+        return prompt
+    if not isinstance(prompt, ChatPrompt) or SWITCH not in prompt.source:
+        raise UserError(f"enable_thinking {asked}: prompt {prompt.name!r} has no thinking switch; leave it at auto")
+    return replace(prompt, thinking=asked == "true")
+
+
+def stored_prompt(folder: str, inner: Any) -> Prompt | None:
+    """The prompt that lies with tuned weights, if any."""
+    if (Path(folder) / TEMPLATE_FILE).is_file():
+        return load_template(str(Path(folder) / TEMPLATE_FILE))
+    chat = Path(folder) / CHAT_FILE
+    return ChatPrompt("chat", inner, chat.read_text("utf-8")) if folder and chat.is_file() else None
+
+
+def check_name(name: str) -> None:
+    """Refuse a prompt that cannot be opened whatever the base is, before the base is loaded.
+
+    Raises:
+        UserError: as `load_template`.
+    """
+    if name not in ("auto", "chat") and not (name.endswith(".jinja") and Path(name).is_file()):
+        load_template(name)
 
 
 def _parse(text: str, origin: str) -> PromptTemplate:

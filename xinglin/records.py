@@ -308,18 +308,6 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def read_instructions(path: str | Path, *, need_output: bool = True) -> list[Example]:
-    """Read an instruction file (Alpaca JSON or JSON Lines).
-
-    Raises:
-        UserError: as `read_json_records` and `from_alpaca`; also when the file holds no record.
-    """
-    examples = [from_alpaca(record, where, need_output=need_output) for where, record in read_json_records(path)]
-    if not examples:
-        raise UserError(f"{path}: holds no records")
-    return examples
-
-
 def example_from_dict(record: dict[str, Any]) -> Example:
     """Rebuild an Example from its JSON form."""
     turns = tuple(Turn(**turn) for turn in record["turns"])

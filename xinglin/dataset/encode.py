@@ -3,14 +3,16 @@
     prompt ids · answer ids · EOS          (repeated for every exchange of a conversation)
     -100  -100 · answer ids · EOS          labels: assistant turns only
 
-Prompt and answer are tokenized apart, so that the prompt's ids are always a prefix of the whole.
+The prompt's ids are always a prefix of the whole. An answer is tokenized as what follows its prompt, as the model will
+see it; only where a tokenizer would join the two at the seam is it tokenized apart.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from xinglin.errors import UserError
-from xinglin.prompts import PromptTemplate
+from xinglin.prompts import ChatPrompt, Piece, Prompt
 from xinglin.records import Example, Turn
 from xinglin.tokenizer import Tokenizer
 
@@ -48,34 +50,53 @@ class Encoding:
     """
 
     tokenizer: Tokenizer
-    template: PromptTemplate
+    template: Prompt
     cutoff_len: int = 512
     train_on_inputs: bool = False
 
+    @cached_property
+    def end_id(self) -> int:
+        """The id that ends an answer."""
+        return self.tokenizer.encode(self.template.end)[0] if self.template.end else self.tokenizer.eos_id
+
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Ids up to where the next answer begins; the same ids that training saw."""
-        return self._ids_and_labels(turns)[0]
+        return self._ids_and_labels(self.template.texts(turns)[-1])[0]
 
-    def row(self, example: Example) -> Encoded:
-        """Encode one example; a row over the cutoff is cut and still ends with EOS."""
-        ids, labels = self._ids_and_labels(example.turns)
+    def rows(self, example: Example) -> list[Encoded]:
+        """Encode one example: one row, or one an answer where the template shows earlier answers otherwise.
+
+        A row over the cutoff is cut; what is learned of it still ends.
+        """
+        return [self._row(example.id, pieces) for pieces in self.template.texts(example.turns)]
+
+    def _row(self, name: str, pieces: Sequence[Piece]) -> Encoded:
+        ids, labels = self._ids_and_labels(pieces)
         cut = len(ids) > self.cutoff_len
         if cut:
-            end = self.cutoff_len - 1
-            in_answer = labels[end - 1] != IGNORE  # a cut inside a prompt leaves no answer to end
-            ids = [*ids[:end], self.tokenizer.eos_id]
-            labels = [*labels[:end], self.tokenizer.eos_id if in_answer else IGNORE]
-        return Encoded(example.id, ids, labels, cut)
+            ids, labels = ids[: self.cutoff_len - 1], labels[: self.cutoff_len - 1]
+            if labels[-1] != IGNORE:
+                ids, labels = [*ids, self.end_id], [*labels, self.end_id]
+            kept = max((place for place, label in enumerate(labels, 1) if label != IGNORE), default=0)
+            ids, labels = ids[:kept], labels[:kept]  # without a question whose answer no longer fits
+        return Encoded(name, ids, list(ids) if self.train_on_inputs else labels, cut)
 
-    def _ids_and_labels(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
-        ids = list(self.tokenizer.prefix_ids)
+    def _ids_and_labels(self, pieces: Sequence[Piece]) -> tuple[list[int], list[int]]:
+        whole = isinstance(self.template, ChatPrompt)  # its text begins with BOS where there is to be one
+        ids = [] if whole else list(self.tokenizer.prefix_ids)
         labels = [IGNORE] * len(ids)
-        for role, text in self.template.segments(turns):
-            piece = self.tokenizer.encode(text)
-            if role == "assistant":
-                piece.append(self.tokenizer.eos_id)
-            ids += piece
-            labels += piece if role == "assistant" or self.train_on_inputs else [IGNORE] * len(piece)
+        context, known = "", list[int]()  # the text since the last EOS, and its ids
+        for piece in pieces:
+            joined = self.tokenizer.encode(context + piece.text)
+            if joined[: len(known)] != known:
+                context, known, joined = "", [], self.tokenizer.encode(piece.text)
+            new = joined[len(known) :]
+            context, known = context + piece.text, joined
+            if piece.learned and not self.template.end:
+                new = [*new, self.tokenizer.eos_id]
+                context, known = "", []
+            ids += new
+            labels += new if piece.learned else [IGNORE] * len(new)
         return ids, labels
 
 
@@ -101,11 +122,11 @@ def encode_all(examples: Iterable[Example], encoding: Encoding) -> EncodedSet:
     """
     rows, refused = [], []
     for example in examples:
-        row = encoding.row(example)
-        if row.targets:
-            rows.append(row)
-        else:
-            refused.append(row.id)
+        for row in encoding.rows(example):
+            if row.targets:
+                rows.append(row)
+            else:
+                refused.append(row.id)
     if not rows:
         raise UserError(
             f"cutoff_len {encoding.cutoff_len} leaves no row with anything to learn "

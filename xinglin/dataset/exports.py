@@ -18,10 +18,8 @@ from typing import Any, Literal
 from xinglin.dataset.card import Kind, data_card
 from xinglin.dataset.formats import Format, detect, read
 from xinglin.errors import UserError
-from xinglin.records import Example, Turn, atomic_write, to_alpaca, write_json, write_json_list, write_jsonl
-
-KNOWLEDGE = "资料：\n"
-"""What stands between a question and its knowledge in a chat: the words of the packaged prompt template."""
+from xinglin.prompts import KNOWLEDGE, with_knowledge
+from xinglin.records import Example, atomic_write, to_alpaca, write_json, write_json_list, write_jsonl
 
 _FOLDERS = ("huggingface", "llamafactory")
 _SHAREGPT_ROLES = {"user": "human", "assistant": "gpt"}
@@ -187,21 +185,16 @@ def _new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-def _content(turn: Turn) -> str:
-    """A turn as one text, for formats without a place for knowledge."""
-    return f"{turn.content}\n{KNOWLEDGE}{turn.input}" if turn.input else turn.content
-
-
 def to_messages(example: Example) -> dict[str, Any]:
     """The chat form of the OpenAI API."""
-    return {"messages": [{"role": turn.role, "content": _content(turn)} for turn in example.turns]}
+    return {"messages": [{"role": turn.role, "content": with_knowledge(turn)} for turn in example.turns]}
 
 
 def to_sharegpt(example: Example) -> dict[str, Any]:
     """The ShareGPT form; `system` is always there, since readers want the same keys in every record."""
     system = example.turns[0].content if example.turns[0].role == "system" else ""
     turns = example.turns[1:] if system else example.turns
-    said = [{"from": _SHAREGPT_ROLES[turn.role], "value": _content(turn)} for turn in turns]
+    said = [{"from": _SHAREGPT_ROLES[turn.role], "value": with_knowledge(turn)} for turn in turns]
     return {"conversations": said, "system": system}
 
 

@@ -162,12 +162,15 @@ def _columns(columns: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
     return asked, first(_KNOWLEDGE), first(_ANSWER)
 
 
-def read(path: str | Path, fmt: Format | None = None, *, strict: bool = True) -> Iterator[Row]:
+def read(
+    path: str | Path, fmt: Format | None = None, *, strict: bool = True, need_output: bool = True
+) -> Iterator[Row]:
     """Read a file of any format, holding one record at a time.
 
     Args:
         fmt: the file's format where it is known already.
         strict: stop at a record that cannot be used; else it is yielded with `problem` and without `example`.
+        need_output: an answer must be there (training); a bare question will do for inference.
 
     Raises:
         UserError: the file cannot be read as a whole (encoding, broken JSON or CSV, no records), or, when
@@ -177,7 +180,7 @@ def read(path: str | Path, fmt: Format | None = None, *, strict: bool = True) ->
     fmt = fmt or detect(path)
     row = None
     for where, raw in _table(path, fmt) if fmt.container == "csv" else read_json_records(path):
-        row = _row(where, raw, fmt)
+        row = _row(where, raw, fmt, need_output)
         if strict and row.problem:
             raise UserError(f"{where}: {row.problem}")
         yield row
@@ -185,14 +188,15 @@ def read(path: str | Path, fmt: Format | None = None, *, strict: bool = True) ->
         raise UserError(f"{path}: holds no records")
 
 
-def _row(where: str, raw: dict[str, Any], fmt: Format) -> Row:
+def _row(where: str, raw: dict[str, Any], fmt: Format, need_output: bool = True) -> Row:
     try:
-        return Row(where, raw, _usable(_example(raw, where, fmt), where), "", fmt)
+        example = _example(raw, where, fmt, need_output)
+        return Row(where, raw, _usable(example, where, need_output), "", fmt)
     except UserError as error:
         return Row(where, raw, None, str(error).removeprefix(f"{where}: "), fmt)
 
 
-def _example(raw: dict[str, Any], where: str, fmt: Format) -> Example:
+def _example(raw: dict[str, Any], where: str, fmt: Format, need_output: bool) -> Example:
     if fmt.name == "records":
         try:
             example = example_from_dict(raw)
@@ -202,7 +206,7 @@ def _example(raw: dict[str, Any], where: str, fmt: Format) -> Example:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{where}: not an example record of `xinglin data build` ({error})") from None
     if fmt.name == "alpaca":
-        return from_alpaca(raw, where)
+        return from_alpaca(raw, where, need_output=need_output)
     if fmt.container == "csv":
         question, knowledge, answer = _columns(fmt.columns)
         asked = "\n".join(dict.fromkeys(cell for name in question if (cell := raw[name].strip())))
@@ -230,14 +234,14 @@ def _conversation(raw: dict[str, Any], where: str, texts: _Texts) -> tuple[Turn,
     return tuple(turns)
 
 
-def _usable(example: Example, where: str) -> Example:
+def _usable(example: Example, where: str, need_output: bool) -> Example:
     """Check what training needs: texts that are texts, turns that take turns, an answer at the end."""
     rest = example.turns[1:] if example.turns and example.turns[0].role == "system" else example.turns
     for number, turn in enumerate(rest, 1):
         expected = "user" if number % 2 else "assistant"
         if turn.role != expected:
             raise UserError(f"{where}: turn {number} of the conversation is {turn.role!r}, expected {expected!r}")
-    if not rest or len(rest) % 2:
+    if not rest or (need_output and len(rest) % 2):
         raise UserError(f"{where}: the last turn is no answer; nothing to learn from this record")
     for turn in example.turns:
         for text in (turn.content, turn.input):

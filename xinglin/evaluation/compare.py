@@ -20,10 +20,11 @@ from xinglin.evaluation.options import CompareConfig
 from xinglin.evaluation.questions import report_questions, unseen_questions, without_knowledge
 from xinglin.evaluation.report import Report, write_report
 from xinglin.evaluation.statistics import mean_score, paired_difference, ratio_score
-from xinglin.inference.engine import Engine, Generation, load_engine, require_adapter
+from xinglin.inference.engine import Engine, Generation, load_engine, require_tuned
 from xinglin.knowledge.check import AnswerCheck, check_answer
 from xinglin.knowledge.graph import load_cmekg
 from xinglin.knowledge.link import Linker
+from xinglin.prompts import CHAT_FILE, TEMPLATE_FILE
 from xinglin.records import Example, Prediction, Score, read_examples, write_jsonl
 
 SYSTEMS = {
@@ -72,7 +73,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         UserError: files or adapter missing, or too few questions.
     """
     check(config)
-    require_adapter(config.lora_weights)
+    require_tuned(config.lora_weights)
     records = read_examples(config.records_path)
     graph = load_cmekg()
     shots = worked_examples([one for one in records if one.split == "train"], config.seed)
@@ -129,8 +130,8 @@ def _ask(
 
 
 def _template_of(config: CompareConfig) -> str:
-    stored = Path(config.lora_weights) / "prompt_template.json"
-    return str(stored) if stored.is_file() else "med_template"
+    files = (Path(config.lora_weights) / name for name in (TEMPLATE_FILE, CHAT_FILE))
+    return next((str(file) for file in files if file.is_file()), "auto")
 
 
 def _answers(engine: Engine, examples: list[Example], config: CompareConfig, label: str) -> dict[str, Prediction]:

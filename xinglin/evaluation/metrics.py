@@ -18,7 +18,7 @@ def answer_nats(model: Any, examples: Sequence[Example], encoding: Encoding, *, 
     Divide by the answer's characters for NLL per character, which tokenizers can be compared by.
     """
     whole = replace(encoding, cutoff_len=1 << 20)  # a cut answer would look less surprising than it is
-    rows = [whole.row(example) for example in examples]
+    rows = [whole.rows(example)[-1] for example in examples]
     total = dict.fromkeys((row.id for row in rows), 0.0)
     for group in micro_batches(rows, 16, max_tokens):
         losses_N, row_N = token_losses(model, collate(group, encoding.tokenizer.pad_id, model.device))

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache, TextIteratorStreamer
 
-from xinglin.backbone import Precision, find_base, load_base
+from xinglin.backbone import Precision, agree, find_base, load_base
 from xinglin.dataset.encode import Encoding
-from xinglin.errors import UserError, one_line
-from xinglin.prompts import PromptTemplate, load_template
+from xinglin.prompts import Prompt, choose_thinking, open_prompt, prompt_text, stored_prompt
 from xinglin.records import Example, Prediction
-from xinglin.tokenizer import load_tokenizer
+from xinglin.tokenizer import Tokenizer, load_tokenizer
+from xinglin.tuning.checkpoint import RUN_FILE
+from xinglin.tuning.methods import adapter_settings, put_on
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,13 @@ class Engine:
     encoding: Encoding
     base: str
     adapter: str
+
+    @cached_property
+    def stops(self) -> tuple[int, ...]:
+        """Ids that end an answer: the prompt's own, EOS, and what the base says of itself."""
+        own = self.model.generation_config.eos_token_id
+        listed = own if isinstance(own, list) else [own] if own is not None else []
+        return tuple(dict.fromkeys((self.encoding.end_id, self.encoding.tokenizer.eos_id, *listed)))
 
     def answer(self, examples: Sequence[Example], generation: Generation, batch_size: int = 16) -> Iterator[Prediction]:
         """Answer the last question of each example, in batches of prompts of similar length.
@@ -85,7 +94,7 @@ class Engine:
     ) -> Prediction:
         return Prediction(
             id=example.id,
-            prompt=self.encoding.template.prompt(_question(example)),
+            prompt=prompt_text(self.encoding.template, _question(example)),
             answer=text,
             model=self.base,
             adapter=self.adapter,
@@ -127,10 +136,8 @@ class Engine:
         return cache
 
     def _ended(self, ids: list[int]) -> tuple[str, str]:
-        end = self.encoding.tokenizer.eos_id
-        stopped = end in ids
-        kept = ids[: ids.index(end)] if stopped else ids
-        return self.encoding.tokenizer.decode(kept).strip(), "stop" if stopped else "length"
+        end = next((place for place, token in enumerate(ids) if token in self.stops), None)
+        return self.encoding.tokenizer.decode(ids[:end]).strip(), "length" if end is None else "stop"
 
     @torch.inference_mode()
     def _run(
@@ -148,7 +155,7 @@ class Engine:
             max_new_tokens=generation.max_new_tokens,
             do_sample=False,
             use_cache=True,
-            eos_token_id=tokenizer.eos_id,
+            eos_token_id=list(self.stops),
             pad_token_id=tokenizer.pad_id,
             streamer=streamer,
             past_key_values=cache,
@@ -167,57 +174,68 @@ def _question(example: Example) -> tuple[Any, ...]:
     return example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
 
 
-def require_adapter(folder: str) -> None:
-    """Refuse a folder that holds no adapter.
-
-    Raises:
-        UserError: it has no adapter_config.json.
-    """
-    if not folder or not (Path(folder) / "adapter_config.json").is_file():
-        raise UserError(f"lora_weights {folder!r}: no adapter_config.json there; give the folder that finetune wrote")
-
-
-def load_engine(base_model: str, adapter: str, template: str, precision: Precision) -> Engine:
+def load_engine(
+    base_model: str,
+    adapter: str,
+    template: str,
+    precision: Precision,
+    quantization: str = "",
+    thinking: str = "auto",
+) -> Engine:
     """Load a base and, unless `adapter` is empty, put the adapter on.
 
     Args:
-        template: a template's name or file; `auto` takes the one stored with the adapter.
+        adapter: what `finetune` wrote; a whole model (method full) takes the base's place.
+        template: a prompt's name or file; `auto` takes the one stored with the weights, else the base's own.
+        quantization: `4bit`, `8bit`, or an empty string.
+        thinking: `true`, `false`, or `auto` for as the prompt has it.
 
     Raises:
-        UserError: base or adapter missing or not fitting each other, unknown template.
+        UserError: base or adapter missing or not fitting each other, unknown prompt.
     """
-    if adapter:
-        require_adapter(adapter)
-    chosen = _template(template, adapter)
+    if holds_whole_model(adapter):
+        base_model, adapter = adapter, ""
+    elif adapter:
+        adapter_settings(adapter)
     found = find_base(base_model)
-    encoding = Encoding(load_tokenizer(found), chosen)
-    model = load_base(base_model, precision)
+    tokenizer = load_tokenizer(found)
+    prompt = choose_thinking(_prompt(template, adapter or found, tokenizer), thinking)
+    model = load_base(base_model, precision, quantization=quantization)
+    agree(model, tokenizer)
     if adapter:
-        model = _put_on(model, adapter)
-    model.eval()
-    return Engine(model, encoding, base_model, adapter)
+        model = _fold(put_on(model, adapter, base_model), quantization)
+    return Engine(model.eval(), Encoding(tokenizer, prompt), base_model, adapter)
 
 
-def _template(asked: str, adapter: str) -> PromptTemplate:
-    stored = Path(adapter) / "prompt_template.json" if adapter else None
-    own = load_template(str(stored)) if stored and stored.is_file() else None
-    if asked == "auto":
-        return own or load_template("med_template")
-    chosen = load_template(asked)
+def require_tuned(folder: str) -> None:
+    """Refuse a folder that `finetune` did not write, before anything is loaded.
+
+    Raises:
+        UserError: it holds neither an adapter nor a whole model.
+    """
+    if not holds_whole_model(folder):
+        adapter_settings(folder)
+
+
+def holds_whole_model(folder: str) -> bool:
+    """Whether a folder holds a model whose every weight was tuned (method full)."""
+    return bool(folder) and all((Path(folder) / name).is_file() for name in ("config.json", RUN_FILE))
+
+
+def _prompt(asked: str, stored: str, tokenizer: Tokenizer) -> Prompt:
+    """The prompt asked for, with a warning where weights were tuned with another."""
+    if not (Path(stored) / RUN_FILE).is_file() and not (Path(stored) / "adapter_config.json").is_file():
+        return open_prompt(asked, tokenizer.inner)
+    chosen = open_prompt(asked, tokenizer.inner, stored)
+    own = stored_prompt(stored, tokenizer.inner)
     if own and own.digest() != chosen.digest():
-        log.warning("prompt template %r is not the one the adapter was tuned with (%r)", asked, own.name)
+        log.warning("prompt template %r is not the one the weights were tuned with (%r)", asked, own.name)
     return chosen
 
 
-def _put_on(model: Any, adapter: str) -> Any:
-    """Load the adapter (weights only: a .bin that carries code is refused) and fold it into the base's weights."""
-    try:
-        tuned = PeftModel.from_pretrained(model, adapter)
-    except Exception as error:
-        raise UserError(f"lora_weights {adapter!r} does not load onto this base: {one_line(error)}") from None
-    updates = [weight for name, weight in tuned.named_parameters() if ".lora_B." in name]
-    if updates and not any(weight.any() for weight in updates):
-        raise UserError(
-            f"lora_weights {adapter!r}: every update is zero, so it changes nothing; is it for another base?"
-        )
-    return tuned.merge_and_unload()
+def _fold(tuned: Any, quantization: str) -> Any:
+    """Fold a LoRA into a base of whole numbers, which saves two matmuls a layer; anything else stays beside it."""
+    if isinstance(tuned, PeftModel):
+        return tuned if quantization else tuned.merge_and_unload()
+    tuned.adapters_to(tuned.dtype)
+    return tuned

@@ -13,10 +13,11 @@ from rich.progress import track
 
 from xinglin.backbone import choose_precision
 from xinglin.console import stderr
+from xinglin.dataset import formats
 from xinglin.errors import UserError
-from xinglin.inference.engine import Engine, Generation, load_engine
+from xinglin.inference.engine import Engine, Generation, holds_whole_model, load_engine
 from xinglin.inference.options import InferConfig
-from xinglin.records import Example, Turn, read_instructions, write_jsonl
+from xinglin.records import Example, Turn, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +34,24 @@ QUESTIONS = (
 
 def infer(config: InferConfig) -> None:
     """Answer every question: streamed to the terminal, or in batches to `output_path`."""
-    if config.use_lora and not config.lora_weights:
+    if config.use_lora and not config.lora_weights and not holds_whole_model(config.base_model):
         raise UserError("use_lora needs --lora_weights FOLDER; give --use_lora False to ask the plain base")
     if config.max_new_tokens < 1 or config.batch_size < 1:
         raise UserError("max_new_tokens and batch_size must be at least 1")
-    if config.load_8bit:
-        log.warning("load_8bit: 8-bit loading is not part of this version; loading in half precision")
+    if config.load_4bit and config.load_8bit:
+        raise UserError("load_4bit and load_8bit: give one of them")
     if config.output_path and (Path(config.output_path).is_dir() or not _writable(Path(config.output_path))):
         raise UserError(f"output_path {config.output_path!r}: cannot be written; give a file in a writable folder")
     questions = _questions(config)
     adapter = config.lora_weights if config.use_lora else ""
-    engine = load_engine(config.base_model, adapter, config.prompt_template, choose_precision(config.precision))
+    engine = load_engine(
+        config.base_model,
+        adapter,
+        config.prompt_template,
+        choose_precision(config.precision),
+        quantization="4bit" if config.load_4bit else "8bit" if config.load_8bit else "",
+        thinking=config.enable_thinking,
+    )
     generation = Generation(config.max_new_tokens)
     if config.output_path:
         _to_file(engine, questions, generation, config)
@@ -59,7 +67,7 @@ def _writable(path: Path) -> bool:
 
 def _questions(config: InferConfig) -> list[Example]:
     if config.instruct_dir:
-        return read_instructions(config.instruct_dir, need_output=False)
+        return [row.example for row in formats.read(config.instruct_dir, need_output=False) if row.example]
     return [Example(id=f"built-in-{number}", turns=(turn,)) for number, turn in enumerate(QUESTIONS, 1)]
 
 

@@ -1,6 +1,6 @@
 """The folder of a run: checked before work starts, written whole, and read back before it counts.
 
-adapter_config.json  adapter_model.safetensors   the weights (PEFT's format)
+adapter_config.json  adapter_model.safetensors   the weights (PEFT's format), or a whole model's folder
 prompt_template.json  chat_template.jinja        the prompt they were tuned with
 xinglin.json                                     resolved config, base, data fingerprint, generation settings
 metrics.json  log.json  loss.png                 what happened
@@ -13,24 +13,30 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 
+from xinglin.dataset.encode import Encoding
 from xinglin.errors import UserError
-from xinglin.prompts import PromptTemplate
-from xinglin.records import atomic_write
+from xinglin.tuning.bottleneck import BottleneckModel
+from xinglin.tuning.methods import put_on, save_weights, whole_weights
 
+RUN_FILE = "xinglin.json"
+"""Every folder that a run wrote has it."""
 _RUN_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
     "adapter_model.bin",
     "prompt_template.json",
     "chat_template.jinja",
-    "xinglin.json",
+    RUN_FILE,
     "metrics.json",
     "log.json",
     "loss.png",
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),  # a whole model's
+    *("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
 )
 _RESERVE = 64 << 20
 """Bytes that must be free beyond what the run is known to write."""
@@ -76,7 +82,8 @@ def _holds_run(folder: Path) -> bool:
 def clear_run(folder: Path) -> None:
     """Take away an earlier run's files, and nothing else."""
     for name in _RUN_FILES:
-        (folder / name).unlink(missing_ok=True)
+        for file in folder.glob(name):
+            file.unlink()
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
@@ -132,49 +139,59 @@ def staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def save_adapter(model: PeftModel, folder: Path, template: PromptTemplate, save_format: str) -> None:
-    """Write the adapter and the prompt that goes with it."""
-    model.save_pretrained(str(folder), safe_serialization=save_format == "safetensors")
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    template.save(folder / "prompt_template.json")
-    with atomic_write(folder / "chat_template.jinja") as file:
-        file.write(template.chat_template())
+def save_run(model: Any, folder: Path, encoding: Encoding, save_format: str, dtype: torch.dtype) -> None:
+    """Write what was trained, and the prompt that goes with it.
+
+    A whole model is written in the number format it was computed in, with its tokenizer: a base like any other.
+    """
+    if not isinstance(model, PeftModel | BottleneckModel):
+        for weight in model.parameters():
+            weight.data = weight.data.to(dtype)
+        encoding.tokenizer.inner.save_pretrained(folder)
+    save_weights(model, folder, save_format)
+    encoding.template.save(folder)
 
 
 @torch.no_grad()
-def verify_adapter(model: PeftModel, folder: Path, probe_T: list[int], tolerance: float = 1e-3) -> float:
-    """Load the saved files into the base again and compare logits; a dead adapter never passes.
+def verify(model: Any, folder: Path, probe_T: list[int], tolerance: float = 1e-3) -> float:
+    """Load the saved files again and compare; a dead adapter never passes.
 
     Args:
         model: the trained model; its own adapter is taken out of the base by this.
-        probe_T: token ids to compare on.
+        probe_T: token ids to compare logits on.
         tolerance: largest allowed difference of a logit; the same numbers are computed twice, so it is
             there for bases whose kernels are not deterministic.
 
     Returns:
-        The largest difference found.
+        The largest difference found, of logits, or of weights where all were trained.
 
     Raises:
-        RuntimeError: the saved adapter is not the trained one. The run must not count.
+        RuntimeError: what was saved is not what was trained. The run must not count.
     """
-    model.eval()
-    ids_BT = torch.tensor([probe_T], device=model.device)
-    expected = model(input_ids=ids_BT, use_cache=False).logits.float()
-    keys = sum(1 for name, _ in model.named_parameters() if ".lora_" in name)
-    base = model.unload()
-    again = PeftModel.from_pretrained(base, str(folder)).eval()
-    loaded = [(name, weight) for name, weight in again.named_parameters() if ".lora_" in name]
-    # lora_A starts out random, so only lora_B tells whether anything was learned
-    alive = any(weight.any() for name, weight in loaded if ".lora_B." in name)
-    if len(loaded) != keys or not alive:
-        raise RuntimeError(
-            f"saved adapter has {len(loaded)} tensors of {keys}{'' if alive else ', and changes nothing'}"
-        )
-    got = again(input_ids=ids_BT, use_cache=False).logits.float()
-    difference = float((got - expected).abs().max())
-    if difference > tolerance:
-        raise RuntimeError(f"saved adapter gives other logits than the trained one (difference {difference:.2g})")
+    if not isinstance(model, PeftModel | BottleneckModel):
+        own, found, difference = dict(model.state_dict()), set(), 0.0
+        for key, stored in whole_weights(folder):
+            found.add(own[key].data_ptr())  # tied weights are saved once
+            difference = max(difference, float((own[key].cpu().float() - stored.float()).abs().max()))
+        if found != {tensor.data_ptr() for tensor in own.values()}:
+            raise RuntimeError("saved model lacks tensors of the trained one")
+    else:
+        difference = _reload(model, folder, torch.tensor([probe_T], device=model.device))
+    if not difference <= tolerance:
+        raise RuntimeError(f"what was saved is not what was trained (difference {difference:.2g})")
     return difference
+
+
+def _reload(model: Any, folder: Path, ids_BT: torch.Tensor) -> float:
+    """Put the saved adapter on in place of the trained one; the largest difference between their logits."""
+    expected = model.eval()(input_ids=ids_BT, use_cache=False).logits.float()
+    base = model.unload()
+    try:
+        again = put_on(base, str(folder))
+    except UserError as error:
+        raise RuntimeError(f"saved adapter: {error}") from None
+    got = again.eval()(input_ids=ids_BT, use_cache=False).logits.float()
+    return float((got - expected).abs().max())
 
 
 def file_digest(path: str | Path) -> str:

@@ -1,42 +1,221 @@
-"""Tuning methods. LoRA: a low-rank update beside frozen linear layers (Hu et al. 2021, arXiv:2106.09685)."""
+"""Tuning methods: what is put on the base, how it is saved, and how it is put on again.
 
+    lora      a low-rank update beside linear layers (Hu et al. 2021, arXiv:2106.09685); base in half precision
+    qlora     the same beside a base in 4 bit: NF4, double quantisation (Dettmers et al. 2023, arXiv:2305.14314)
+    adapter   two bottleneck networks in every layer (`bottleneck.py`); base in half precision
+    full      every weight; fp32 masters, computed in half precision
+
+What training changes is fp32 in all of them.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors import safe_open
 
-from xinglin.errors import UserError, one_line
+from xinglin.errors import UserError, nearest, one_line
+from xinglin.tuning.bottleneck import PEFT_TYPE, BottleneckConfig, BottleneckModel
 from xinglin.tuning.options import FinetuneConfig
+
+LEARNING_RATES = {"lora": 3e-4, "qlora": 3e-4, "adapter": 3e-4, "full": 2e-5}
+"""Where none is asked for: the report's, and for all weights the usual tenth or less of it."""
+_LORA = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<part>A|B)(?:\.\w+)?\.weight")
+_BOTTLENECK = re.compile(r"base_model\.model\.(?P<path>.+)\.bottleneck\.(?P<part>down|up)\.weight")
+
+_STARTS_AT_ZERO = re.compile(r"\.lora_B\.|\.bottleneck\..*\.up\.")
+
+
+def quantization(config: FinetuneConfig) -> str:
+    """How the base is to be loaded: `4bit`, `8bit`, or an empty string for whole numbers of its precision.
+
+    Raises:
+        UserError: 8 bit for a method that needs the base whole.
+    """
+    if config.load_8bit and config.method not in ("lora", "qlora"):
+        raise UserError(f"load_8bit goes with --method lora or qlora, not {config.method}")
+    return "8bit" if config.load_8bit else "4bit" if config.method == "qlora" else ""
+
+
+def attach(model: Any, config: FinetuneConfig) -> Any:
+    """Make a base trainable by the chosen method: a PeftModel, a BottleneckModel, or the base itself.
+
+    Raises:
+        UserError: a target module that the base does not have, an unknown activation, or layers of another build.
+    """
+    if config.method == "full":
+        return model.requires_grad_(True)
+    if config.method == "adapter":
+        settings = BottleneckConfig(
+            config.bottleneck_size, config.non_linearity, config.adapter_dropout, config.base_model
+        )
+        return BottleneckModel(model, settings)
+    return _attach_lora(model, config)
 
 
 def target_modules(asked: str | list[str]) -> str | list[str]:
     """`all-linear`, or a list from `q_proj,v_proj`, `[q_proj,v_proj]` or a real list."""
-    if isinstance(asked, str):
-        names = [name.strip(" '\"") for name in asked.strip("[]").split(",")]
-        return names[0] if names == ["all-linear"] else names
-    return list(asked)
+    names = asked.strip("[]").split(",") if isinstance(asked, str) else asked
+    names = [name.strip(" '\"") for name in names]
+    return names[0] if names == ["all-linear"] else names
 
 
-def attach_lora(model: Any, config: FinetuneConfig) -> PeftModel:
-    """Freeze the base and put a fresh LoRA beside its linear layers; the adapter's weights are fp32.
-
-    Raises:
-        UserError: a target module that the base does not have.
-    """
+def _attach_lora(model: Any, config: FinetuneConfig) -> PeftModel:
+    targets = target_modules(config.lora_target_modules)
+    linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if hasattr(m, "in_features")})
+    unknown = [name for name in targets if name not in linear] if isinstance(targets, list) else []
+    paths = {name for name, _ in model.named_modules()}
+    unknown = [name for name in unknown if not any(path.endswith(f".{name}") for path in paths)]
+    if unknown:
+        raise UserError(
+            f"lora_target_modules: the base has no linear layer {unknown[0]!r}{nearest(unknown[0], linear)}; "
+            f"it has: {', '.join(linear)}"
+        )
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=target_modules(config.lora_target_modules),
+        target_modules=targets,
         bias="none",
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, lora)
+        tuned = get_peft_model(model, lora)
     except ValueError as error:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if hasattr(m, "in_features")})
-        raise UserError(f"lora_target_modules: {one_line(error)} The base has: {', '.join(linear)}") from None
+        raise UserError(f"lora_target_modules: {one_line(error)}; the base has: {', '.join(linear)}") from None
+    tuned.peft_config["default"].base_model_name_or_path = config.base_model  # not where its files lie here
+    return tuned
 
 
 def trainable_parameters(model: Any) -> int:
     """How many numbers training changes."""
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def save_weights(model: Any, folder: Path, save_format: str = "safetensors") -> None:
+    """Write what training changed: an adapter's folder, or the whole model's."""
+    if isinstance(model, PeftModel | BottleneckModel):
+        model.save_pretrained(str(folder), safe_serialization=save_format == "safetensors")
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    else:
+        model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def load_weights(model: Any, folder: Path) -> None:
+    """Put weights that `save_weights` wrote back into the model they are from."""
+    if isinstance(model, PeftModel):
+        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    elif isinstance(model, BottleneckModel):
+        model.load_weights(folder)
+    else:
+        own = model.state_dict()
+        for key, tensor in whole_weights(folder):
+            own[key].copy_(tensor)
+
+
+def whole_weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a model's folder, one at a time."""
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - no dictionary
+                yield key, tensors.get_tensor(key)
+
+
+def put_on(base: Any, folder: str, base_name: str = "") -> Any:
+    """Load an adapter's folder, of PEFT's (old ones too) or ours, onto a base; a .bin that carries code is refused.
+
+    Args:
+        base_name: what the user calls the base, for the error.
+
+    Raises:
+        UserError: no usable adapter, one for another base, or one that changes nothing.
+    """
+    settings = adapter_settings(folder)
+    require_fit(base, folder, settings.get("base_model_name_or_path") or "", base_name)
+    try:
+        if settings.get("peft_type") == PEFT_TYPE:
+            tuned = BottleneckModel.from_pretrained(base, folder)
+        else:
+            tuned = PeftModel.from_pretrained(base, folder)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"lora_weights {folder!r} does not load onto this base: {one_line(error)}") from None
+    if not alive(tuned):
+        raise UserError(f"lora_weights {folder!r}: every update is zero, so it changes nothing; was it ever trained?")
+    return tuned
+
+
+def adapter_settings(folder: str) -> dict[str, Any]:
+    """What a folder's `adapter_config.json` says.
+
+    Raises:
+        UserError: no such file, or it is broken.
+    """
+    path = Path(folder or ".") / "adapter_config.json"
+    if not folder or not path.is_file():
+        raise UserError(f"lora_weights {folder!r}: no adapter_config.json there; give the folder that finetune wrote")
+    try:
+        settings = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({one_line(error)})") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: expected an object with peft_type, got {type(settings).__name__}")
+    return settings
+
+
+def require_fit(base: Any, folder: str, wanted: str, base_name: str) -> None:
+    """Compare the shapes of an adapter's file with the base, before anything is put on it.
+
+    Raises:
+        UserError: nothing in the file that tunes a model, or it is for another base: names the first tensor that
+            does not fit, and the base that the adapter asks for.
+    """
+    try:
+        stored = load_peft_weights(folder, device="cpu")
+    except Exception as error:  # a broken file may raise nearly anything
+        raise UserError(f"lora_weights {folder!r} cannot be read: {one_line(error)}") from None
+    found = [(key, match) for key in stored if (match := _LORA.fullmatch(key) or _BOTTLENECK.fullmatch(key))]
+    if not found and not any(".lora_embedding_" in key for key in stored):
+        named = f"; its first tensor is {next(iter(stored))}" if stored else " at all"
+        raise UserError(f"lora_weights {folder!r}: no adapter tensors in it{named}; the run that wrote it lost them")
+    for key, match in found:
+        shape = tuple(stored[key].shape)
+        fits = _fitting(base, match["path"], match["part"], shape)
+        if fits != shape:
+            needs = f"needs {fits}" if fits else f"has no {match['path']}"
+            raise UserError(
+                f"lora_weights {folder!r} was made for {wanted or 'another base'}, "
+                f"not for {base_name or 'this base'}: {match['path']} {match['part']} is {shape}, the base {needs}"
+            )
+
+
+def _fitting(base: Any, path: str, part: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that an adapter's tensor of this rank must have beside a module; empty if there is no such module."""
+    try:
+        module = base.get_submodule(path)
+    except AttributeError:
+        return ()
+    width = base.config.get_text_config().hidden_size
+    inside, outside = getattr(module, "in_features", width), getattr(module, "out_features", width)
+    return (shape[0], inside) if part in ("A", "down") else (outside, shape[-1])
+
+
+def alive(tuned: Any) -> bool:
+    """Whether an adapter changes anything: what starts out as zero no longer is."""
+    last = [weight for name, weight in tuned.named_parameters() if _STARTS_AT_ZERO.search(name)]
+    return not last or any(bool(weight.any()) for weight in last)
+
+
+def resolved(config: FinetuneConfig) -> FinetuneConfig:
+    """The config with what its method decides filled in."""
+    if config.learning_rate is not None:
+        return config
+    return dataclasses.replace(config, learning_rate=LEARNING_RATES[config.method])

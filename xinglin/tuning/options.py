@@ -6,19 +6,26 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tune a base model with LoRA on instruction data.
+    """Fine-tune a base model on instruction data or conversations.
 
     Args:
-        base_model: a local model folder, a hub id `org/name`, or smollm2-135m for the default base.
-        data_path: instruction data, a JSON list or JSON Lines of {"instruction", "input", "output"}.
-        output_dir: where the adapter, its prompt, metrics and curves go.
-        prompt_template_name: a packaged template or a template file.
+        base_model: a local model folder, a .gguf file, a hub id `org/name`, `modelscope:org/name`, or smollm2-135m for
+            the default base.
+        data_path: instruction data ({"instruction", "input", "output"}), ShareGPT or messages, told apart by content;
+            several files are joined by commas.
+        output_dir: where the adapter (or, with --method full, the model), its prompt, metrics and curves go.
+        data_weights: share of each data file in an epoch, such as 0.8,0.2; an epoch is one pass over the first file.
+            Without weights, every record of every file comes once an epoch.
+        method: lora, qlora (the base in 4 bit), adapter (two bottleneck networks in every layer), or full.
+        prompt_template_name: auto (the base's own chat template if it has one, else med_template), chat, a packaged
+            template, or a file: .json as alpaca-lora's, or a .jinja chat template.
+        enable_thinking: for chat templates with a thinking switch: auto thinks where the data do.
         batch_size: records per optimizer step, over all processes.
         micro_batch_size: at most so many records in one forward pass; must divide batch_size.
         max_tokens_per_micro_batch: at most so many tokens in one forward pass (changes memory, not the result);
             0 takes 1024 on a CPU and 8192 on a GPU.
         num_epochs: passes over the data.
-        learning_rate: peak of the linear schedule.
+        learning_rate: peak of the linear schedule; 3e-4 unless given, 2e-5 for method full.
         warmup_ratio: share of the steps over which the learning rate rises to its peak.
         cutoff_len: longest record in tokens, the end token included.
         val_set_size: records held back for eval_loss: a count, or a fraction below 1; 0 for none.
@@ -27,6 +34,10 @@ class FinetuneConfig:
         lora_alpha: scale of the update; it is multiplied by lora_alpha / lora_r.
         lora_dropout: dropout on the adapter's input.
         lora_target_modules: names of linear layers, a list of them, or all-linear.
+        load_8bit: load the base in 8 bit (LLM.int8) for lora, or in place of qlora's 4 bit.
+        bottleneck_size: width of a bottleneck adapter's inner layer.
+        non_linearity: activation inside a bottleneck adapter: silu, relu, gelu, tanh, …
+        adapter_dropout: dropout on a bottleneck adapter's input.
         train_on_inputs: learn the prompt's tokens too.
         group_by_length: accepted; micro-batches are always formed by length, which changes no batch.
         precision: number format of the base; auto takes what the machine has in hardware.
@@ -42,14 +53,17 @@ class FinetuneConfig:
     """
 
     base_model: str
-    data_path: str
+    data_path: str | list[str]
     output_dir: str
-    prompt_template_name: str = "med_template"
+    data_weights: str | list[float] = ""
+    method: Literal["lora", "qlora", "adapter", "full"] = "lora"
+    prompt_template_name: str = "auto"
+    enable_thinking: Literal["auto", "true", "false"] = "auto"
     batch_size: int = 128
     micro_batch_size: int = 4
     max_tokens_per_micro_batch: int = 0
     num_epochs: float = 10
-    learning_rate: float = 3e-4
+    learning_rate: float | None = None
     warmup_ratio: float = 0.0
     cutoff_len: int = 512
     val_set_size: int | float = 0.05
@@ -58,6 +72,10 @@ class FinetuneConfig:
     lora_alpha: int = 16
     lora_dropout: float = 0.0
     lora_target_modules: str | list[str] = "all-linear"
+    load_8bit: bool = False
+    bottleneck_size: int = 64
+    non_linearity: str = "silu"
+    adapter_dropout: float = 0.0
     train_on_inputs: bool = False
     group_by_length: bool = False
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"

@@ -36,7 +36,7 @@ from xinglin.errors import UserError, nearest
 from xinglin.knowledge.check import GraphSupport
 from xinglin.knowledge.graph import open_graph
 from xinglin.knowledge.link import Linker
-from xinglin.prompts import load_template
+from xinglin.prompts import open_prompt
 from xinglin.records import open_data, read_json_records, write_json
 from xinglin.tokenizer import load_tokenizer
 
@@ -58,7 +58,7 @@ class DataCheck:
         output_dir: where report.md, report.html and report.json go; `<name>.check` beside the data when empty.
         base_model: count tokens with the tokenizer of this model folder or asset; characters only when empty.
         cutoff_len: the longest record in tokens that training would take, the end token included.
-        prompt_template_name: the prompt that training would put around a record.
+        prompt_template_name: the prompt that training would put around a record, as in `finetune`.
         eval_paths: evaluation files that the data must not contain, a list or joined by commas.
         graph: look up which of the answers' statements a graph has: `cmekg` or a file of `xinglin kg import`.
         fix: write a cleaned copy and a ledger of its changes.
@@ -69,7 +69,7 @@ class DataCheck:
     output_dir: str = ""
     base_model: str = ""
     cutoff_len: int = 512
-    prompt_template_name: str = "med_template"
+    prompt_template_name: str = "auto"
     eval_paths: str | list[str] = ""
     graph: str = ""
     fix: bool = False
@@ -233,7 +233,8 @@ def _encoding(config: DataCheck) -> Encoding:
             f"base_model {config.base_model!r}: no such folder{nearest(config.base_model, assets.ASSETS)}; "
             "give a model folder, an asset or a hub's ORG/NAME"
         )
-    return Encoding(load_tokenizer(folder), load_template(config.prompt_template_name), config.cutoff_len)
+    tokenizer = load_tokenizer(folder)
+    return Encoding(tokenizer, open_prompt(config.prompt_template_name, tokenizer.inner), config.cutoff_len)
 
 
 def _supporter(graph_name: str) -> Callable[[str, str], tuple[int, int]] | None:

@@ -58,11 +58,11 @@ class TokenLengths:
 
     def add(self, example: Example) -> None:
         """Encode one record."""
-        tokens = len(self._whole.row(example).input_ids)
+        tokens = max(len(row.input_ids) for row in self._whole.rows(example))
         self._tokens.append(tokens)
         self._characters += sum(len(turn.content) + len(turn.input) for turn in example.turns)
         if tokens > self._encoding.cutoff_len:
-            self._refused += self._encoding.row(example).targets == 0
+            self._refused += not any(row.targets for row in self._encoding.rows(example))
 
     def figures(self) -> dict[str, Any]:
         """Figures of the lengths, and the counts.

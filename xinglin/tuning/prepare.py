@@ -1,0 +1,123 @@
+"""From data files to rows ready for training: read, hold back some for evaluation, encode, mix."""
+
+import logging
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xinglin.dataset import formats
+from xinglin.dataset.encode import Encoded, Encoding, encode_all
+from xinglin.errors import UserError
+from xinglin.prompts import ChatPrompt, Prompt, choose_thinking, open_prompt, reasons
+from xinglin.records import Example
+from xinglin.tokenizer import Tokenizer
+from xinglin.tuning.mixing import Mixture, read_weights
+from xinglin.tuning.options import FinetuneConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything known before the model is loaded.
+
+    Attributes:
+        rows: rows of all sources, one source after the other; `mixture` says which of them an epoch takes.
+        val: rows to evaluate on.
+        cut: rows that were cut at the cutoff.
+        refused: ids of the rows that were left out, since the cutoff left them nothing to learn.
+    """
+
+    encoding: Encoding
+    rows: list[Encoded]
+    mixture: Mixture
+    val: list[Encoded]
+    steps: int
+    cut: int
+    refused: list[str]
+
+
+def data_paths(given: str | list[str]) -> list[str]:
+    """`a.json,b.json`, `[a.json,b.json]` or a list; a file whose own name has a comma stays one."""
+    if not isinstance(given, str):
+        return given
+    if Path(given).exists():
+        return [given]
+    return [part for part in (part.strip(" '\"") for part in given.strip("[]").split(",")) if part]
+
+
+def prepare(config: FinetuneConfig, tokenizer: Tokenizer) -> Prepared:
+    """Read, split, encode and mix the data, and say what came of it.
+
+    Raises:
+        UserError: as `formats.read`, `read_weights` and `encode_all`, or too few records to hold some back.
+    """
+    paths = data_paths(config.data_path)
+    weights = read_weights(config.data_weights, len(paths))
+    sources = [[row.example for row in formats.read(path) if row.example] for path in paths]
+    held = _held_back(config.val_set_size, Mixture(tuple(map(len, sources)), weights))
+    prompt = _prompt(config, tokenizer, sources)
+    encoding = Encoding(tokenizer, prompt, config.cutoff_len, config.train_on_inputs)
+    for source in sources:
+        random.Random(config.seed).shuffle(source)
+    train = [encode_all(source[count:], encoding) for source, count in zip(sources, held, strict=True)]
+    kept = [example for source, count in zip(sources, held, strict=True) for example in source[:count]]
+    val = [encode_all(kept, encoding)] if kept else []
+    mixture = Mixture(tuple(len(part.rows) for part in train), weights, config.seed)
+    steps = math.ceil(math.ceil(sum(mixture.counts) / config.batch_size) * config.num_epochs)
+    prepared = Prepared(
+        encoding,
+        rows=[row for part in train for row in part.rows],
+        mixture=mixture,
+        val=[row for part in val for row in part.rows],
+        steps=steps,
+        cut=sum(part.cut for part in (*train, *val)),
+        refused=[name for part in (*train, *val) for name in part.refused],
+    )
+    _tell(config, paths, prepared)
+    return prepared
+
+
+def _held_back(size: int | float, mixture: Mixture) -> list[int]:
+    """How many records of each source `val_set_size` (a count, or a fraction below 1) holds back, by their shares.
+
+    Raises:
+        UserError: it leaves nothing to train on.
+    """
+    total = sum(mixture.counts)
+    count = max(1, round(total * size)) if 0 < size < 1 else int(size)
+    if size < 0 or count >= total:
+        raise UserError(f"val_set_size {size} leaves nothing of {total} records to train on; give a smaller one")
+    held = [round(count * part / total) for part in mixture.counts]
+    short = next((n for n, there in zip(held, mixture.sizes, strict=True) if n >= there), None)
+    if short is not None:
+        raise UserError(f"val_set_size {size} would hold back a whole data file ({short} records); give a smaller one")
+    return held
+
+
+def _prompt(config: FinetuneConfig, tokenizer: Tokenizer, sources: Sequence[Sequence[Example]]) -> Prompt:
+    """The prompt that was asked for, its thinking switch set as the data have it unless told otherwise."""
+    prompt = choose_thinking(open_prompt(config.prompt_template_name, tokenizer.inner), config.enable_thinking)
+    if not isinstance(prompt, ChatPrompt):
+        return prompt
+    answers = (turn for source in sources for one in source for turn in one.turns if turn.role == "assistant")
+    default = any(reasons(turn.content) for turn in answers) if prompt.thinking is None else prompt.thinking
+    return prompt.thinks(default)
+
+
+def _tell(config: FinetuneConfig, paths: list[str], prepared: Prepared) -> None:
+    mixture, epoch = prepared.mixture, sum(prepared.mixture.counts)
+    for path, size, count in zip(paths, mixture.sizes, mixture.counts, strict=True):
+        of = f" of {size:,}" if count != size else ""
+        log.info("data: %s: %s%s records an epoch (%.1f %%)", path, f"{count:,}", of, 100 * count / epoch)
+    log.info(
+        "data: %s records to evaluate on; %d cut at %d tokens; prompt %s",
+        *(f"{len(prepared.val):,}", prepared.cut, config.cutoff_len, prepared.encoding.template.name),
+    )
+    if prepared.refused:
+        first, left_out = prepared.refused[0], len(prepared.refused)
+        log.warning("%d rows left out: their prompt alone fills the cutoff (first: %s)", left_out, first)
+    size = config.batch_size
+    log.info("steps: %d (%g epochs of %s records, %d a step)", prepared.steps, config.num_epochs, f"{epoch:,}", size)
