@@ -5,6 +5,7 @@ import pytest
 from xinglin.config import flags, parse
 from xinglin.errors import UserError
 from xinglin.inference.options import InferConfig
+from xinglin.tuning.methods import resolved
 from xinglin.tuning.options import FinetuneConfig
 
 NEEDED = ["--base_model", "b", "--data_path", "d", "--output_dir", "o"]
@@ -16,21 +17,22 @@ def finetune(*arguments):
 
 def test_the_flags_of_finetune_and_infer():
     assert flags(FinetuneConfig) == [
-        *("--base_model", "--data_path", "--output_dir", "--prompt_template_name", "--batch_size"),
-        *("--micro_batch_size", "--max_tokens_per_micro_batch", "--num_epochs", "--learning_rate", "--warmup_ratio"),
-        *("--cutoff_len", "--val_set_size", "--eval_steps", "--lora_r", "--lora_alpha", "--lora_dropout"),
-        *("--lora_target_modules", "--train_on_inputs", "--group_by_length", "--precision", "--save_format", "--seed"),
-        *("--overwrite_output_dir", "--resume_from_checkpoint", "--report_to", "--wandb_project", "--wandb_run_name"),
-        *("--wandb_watch", "--wandb_log_model"),
+        *("--base_model", "--data_path", "--output_dir", "--data_weights", "--method", "--prompt_template_name"),
+        *("--enable_thinking", "--batch_size", "--micro_batch_size", "--max_tokens_per_micro_batch", "--num_epochs"),
+        *("--learning_rate", "--warmup_ratio", "--cutoff_len", "--val_set_size", "--eval_steps", "--lora_r"),
+        *("--lora_alpha", "--lora_dropout", "--lora_target_modules", "--load_8bit", "--bottleneck_size"),
+        *("--non_linearity", "--adapter_dropout", "--train_on_inputs", "--group_by_length", "--precision"),
+        *("--save_format", "--seed", "--overwrite_output_dir", "--resume_from_checkpoint", "--report_to"),
+        *("--wandb_project", "--wandb_run_name", "--wandb_watch", "--wandb_log_model"),
     ]
     assert flags(InferConfig) == [
-        *("--base_model", "--use_lora", "--lora_weights", "--prompt_template", "--instruct_dir", "--output_path"),
-        *("--max_new_tokens", "--batch_size", "--precision", "--load_8bit"),
+        *("--base_model", "--use_lora", "--lora_weights", "--prompt_template", "--enable_thinking", "--instruct_dir"),
+        *("--output_path", "--max_new_tokens", "--batch_size", "--precision", "--load_4bit", "--load_8bit"),
     ]
 
 
 def test_the_reports_recipe_is_the_default():
-    config = finetune()
+    config = resolved(finetune())
     assert (config.batch_size, config.num_epochs, config.learning_rate) == (128, 10, 3e-4)
     assert (config.cutoff_len, config.lora_dropout) == (512, 0.0)
 
@@ -46,6 +48,10 @@ def test_the_reports_recipe_is_the_default():
         (["--lora_target_modules", "all-linear"], "lora_target_modules", "all-linear"),
         (["--val_set_size", "2000"], "val_set_size", 2000),
         (["--val_set_size", "0.1"], "val_set_size", 0.1),
+        (["--data_path", "[a.json, b.json]"], "data_path", ["a.json", "b.json"]),
+        (["--data_weights", "0.8,0.2"], "data_weights", "0.8,0.2"),
+        (["--data_weights", "[0.8, 0.2]"], "data_weights", [0.8, 0.2]),
+        (["--enable_thinking", "false"], "enable_thinking", "false"),
         (["--learning_rate", "3e-4"], "learning_rate", 3e-4),
         (["--wandb_run_name", "e1"], "wandb_run_name", "e1"),
         (["--resume_from_checkpoint", "True"], "resume_from_checkpoint", "True"),

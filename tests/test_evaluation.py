@@ -68,7 +68,7 @@ def test_answer_nats_equal_the_models_own_loss(tiny_base, tiny_tokenizer):
     encoding = Encoding(tiny_tokenizer, load_template("med_template"))
     other = Example("2", (Turn("user", "问"), Turn("assistant", "恶心恶心恶心")))
     for example, nats in zip((EXAMPLE, other), answer_nats(model, [EXAMPLE, other], encoding), strict=True):
-        row = encoding.row(example)
+        (row,) = encoding.rows(example)
         out = model(input_ids=torch.tensor([row.input_ids]), labels=torch.tensor([row.labels]))
         assert nats == pytest.approx(out.loss.item() * row.targets, rel=1e-5)
 

@@ -167,7 +167,7 @@ def complaints(tmp_path, tiny_base, data_file):
         ({"--val_set_size": "20"}, "val_set_size 20 leaves nothing of 20 records"),
         ({"--cutoff_len": "8"}, "leaves no row with anything to learn"),
         ({"--output_dir": blocked / "out"}, "cannot be written"),
-        ({"--lora_target_modules": "w_pack"}, "The base has: down_proj"),
+        ({"--lora_target_modules": "w_pack"}, "no linear layer 'w_pack'; it has: down_proj"),
         ({"--resume_from_checkpoint": "nowhere"}, "not a checkpoint folder"),
         ({"--report_to": "wandb", "--wandb_run_name": "x"}, "report_to wandb: "),
         ({"--learning_rate": "0"}, "learning_rate must be above 0"),
@@ -340,6 +340,10 @@ def test_an_adapter_that_changes_nothing_is_refused(tmp_path, run, tiny_base, ca
     assert any(weight.any() for name, weight in weights.items() if "lora_B" in name)  # the one step did something
     prefixed = {f"_orig_mod.{name}": weight for name, weight in weights.items()}
     save_file(prefixed, dead / "adapter_model.safetensors")
+    assert main(["infer", "--base_model", str(tiny_base), "--lora_weights", str(dead)]) == 2
+    assert "no adapter tensors in it; its first tensor is _orig_mod." in capsys.readouterr().err
+    zeroed = {name: weight * 0 if "lora_B" in name else weight for name, weight in weights.items()}
+    save_file(zeroed, dead / "adapter_model.safetensors")
     assert main(["infer", "--base_model", str(tiny_base), "--lora_weights", str(dead)]) == 2
     assert "changes nothing" in capsys.readouterr().err
 

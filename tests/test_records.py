@@ -15,6 +15,7 @@ from xinglin.records import (
     write_jsonl,
 )
 
+
 def read_instructions(path, **options):
     return [row.example for row in read(path, **options)]
 

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,14 +193,18 @@ def load_base(name: str, precision: Precision, attention: str | None = None, qua
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"dtype": precision.dtype, "attn_implementation": attention}
     if quantization:
-        # a quantised model cannot be moved, so it is loaded where it stays
-        options |= {"quantization_config": _quantization(quantization, precision), "device_map": {"": device}}
+        options["quantization_config"] = _quantization(quantization, precision)
     try:
         model = AutoModelForCausalLM.from_pretrained(found, **options)
     except Exception as error:  # a broken file may raise nearly anything
         raise UserError(f"base_model {name!r} cannot be loaded: {one_line(error)}") from None
     model.config.use_cache = False
-    return model if quantization else model.to(device)
+    if not quantization:
+        return model.to(device)
+    for module in _repacking(model):
+        if module.out_features % 32 or module.in_features % 64:  # the kernel for repacked layers would fail
+            module.support_avx512bf16_for_cpu = False
+    return model  # loaded where it stays
 
 
 def _quantization(bits: str, precision: Precision) -> BitsAndBytesConfig:
@@ -234,14 +239,18 @@ def agree(model: Any, tokenizer: Tokenizer) -> None:
 
 
 def keep_trainable(model: Any) -> Any:
-    """Stop bitsandbytes from repacking 4-bit layers for inference, for as long as the model is trained.
+    """Stop bitsandbytes from repacking 4-bit layers for inference.
 
-    On CPUs with AVX512-BF16 an evaluation would repack them for good, and a repacked layer hands back no gradient.
+    On CPUs with AVX512-BF16 an evaluation would repack them for good. A repacked layer is twice as fast, but hands back
+    no gradient, and is changed a little by every saving.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    for module in _repacking(model):
+        module.support_avx512bf16_for_cpu = False
     return model
+
+
+def _repacking(model: Any) -> Iterator[Any]:
+    return (module for module in model.modules() if getattr(module, "support_avx512bf16_for_cpu", False))
 
 
 def print_asset_path(config: assets.AssetsPath) -> None:

@@ -17,6 +17,7 @@ def set_up_logging() -> None:
     """Let our own lines through, and of libraries only errors."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("xinglin").setLevel(logging.INFO)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels at every start
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for category in (FutureWarning, UserWarning):  # of libraries among themselves; ours are log lines and errors

@@ -146,22 +146,29 @@ class ChatPrompt:
             UserError: the template refuses the conversation.
         """
         texts: list[list[Piece]] = []
-        done = rest = ""
+        done = rest = ""  # what the last text holds so far, and what the template puts after its last answer
+
+        def close() -> None:
+            if rest:
+                texts[-1].append(Piece(rest))
+
         for place, turn in enumerate(turns):
             if turn.role == "assistant":
-                asked, answer, rest = self._answered(turns[: place + 1])
+                asked, answer, after = self._answered(turns[: place + 1])
             elif place == len(turns) - 1:
-                asked, answer, rest = self._render(turns, ask=True, thinking=self.thinking), "", ""
+                asked, answer, after = self._render(turns, ask=True, thinking=self.thinking), "", ""
             else:
                 continue
-            if texts and asked.startswith(done):
+            if texts and asked.startswith(done + rest):
                 texts[-1].append(Piece(asked[len(done) :]))
             else:
+                close()
                 texts.append([Piece(asked)])
             if answer:
                 texts[-1].append(Piece(answer, learned=True))
-            done = asked + answer
-        return [*texts[:-1], [*texts[-1], Piece(rest)]] if rest else texts
+            done, rest = asked + answer, after
+        close()
+        return texts
 
     def _answered(self, turns: Sequence[Turn]) -> tuple[str, str, str]:
         """(what asks for the last turn, the answer with its end, what the template puts after that)."""

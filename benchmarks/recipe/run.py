@@ -23,9 +23,10 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from xinglin.backbone import choose_precision, find_base, load_base
+from xinglin.dataset import formats
 from xinglin.dataset.encode import Encoding
 from xinglin.prompts import load_template
-from xinglin.records import Example, read_instructions, to_alpaca, write_json, write_jsonl
+from xinglin.records import Example, to_alpaca, write_json, write_jsonl
 from xinglin.tokenizer import load_tokenizer
 from xinglin.tuning.methods import attach
 from xinglin.tuning.mixing import Mixture
@@ -51,7 +52,8 @@ def fitting(path: str, base: str, cutoff_len: int, count: int) -> list[Example]:
         SystemExit: there are fewer.
     """
     encoding = Encoding(load_tokenizer(base), load_template(TEMPLATE), cutoff_len)
-    fits = [example for example in read_instructions(path) if not any(row.cut for row in encoding.rows(example))]
+    examples = (row.example for row in formats.read(path) if row.example)
+    fits = [example for example in examples if not any(row.cut for row in encoding.rows(example))]
     if len(fits) < count:
         raise SystemExit(f"{path}: {len(fits)} records fit {cutoff_len} tokens, {count} are needed; take fewer --steps")
     return fits[:count]
