@@ -63,6 +63,13 @@ def test_a_broken_template_is_refused(tmp_path, fields):
         load_template(str(path))
 
 
+def test_a_space_before_the_answer_is_the_answers():
+    template = load_template("vicuna")
+    assert prompt_text(template, TURNS[:1]).endswith("USER: 问一 ASSISTANT:")
+    (pieces,) = template.texts(TURNS)
+    assert [piece.text for piece in pieces][1:] == [" 答一", "USER: 问二\n资料二 ASSISTANT:"]
+
+
 def test_turns_out_of_order_are_refused():
     with pytest.raises(UserError, match="turn 1 .* is 'assistant', expected 'user'"):
         load_template("med_template").texts([Turn("assistant", "答")])

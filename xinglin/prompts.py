@@ -61,8 +61,9 @@ class PromptTemplate:
     def user(self, turn: Turn) -> str:
         """The text of one user turn, up to where the answer begins."""
         if not turn.input:
-            return self.prompt_no_input.replace("{instruction}", turn.content)
-        before, after = self.prompt_input.split("{input}")  # neither text is searched for the other's slot
+            return self.prompt_no_input.rstrip(" ").replace("{instruction}", turn.content)
+        # neither text is searched for the other's slot
+        before, after = self.prompt_input.rstrip(" ").split("{input}")
         slots = (before.replace("{instruction}", turn.content), after.replace("{instruction}", turn.content))
         return slots[0] + turn.input + slots[1]
 
@@ -75,27 +76,28 @@ class PromptTemplate:
         opening, rest = self.preface, list(turns)
         if rest and rest[0].role == "system":
             opening = rest.pop(0).content + "\n\n"
-        pieces, space = [], ""
+        pieces = []
         for number, turn in enumerate(rest):
             expected = "assistant" if number % 2 else "user"
             if turn.role != expected:
                 raise UserError(f"turn {number + 1} of a conversation is {turn.role!r}, expected {expected!r}")
             if turn.role == "assistant":
-                pieces.append(Piece(space + turn.content, learned=True))
-                continue
-            text = self.user(turn)
-            asked = text.rstrip(" ")  # tokenizers join a space to the word after it, so it is the answer's
-            space = text[len(asked) :]
-            pieces.append(Piece(asked if number else opening + asked))
+                pieces.append(Piece(self._space + turn.content, learned=True))
+            else:
+                pieces.append(Piece(self.user(turn) if number else opening + self.user(turn)))
         return [pieces]
+
+    @property
+    def _space(self) -> str:
+        """Spaces that the prompt ends with. Tokenizers join them to the word after them, so they are the answer's."""
+        return self.prompt_no_input[len(self.prompt_no_input.rstrip(" ")) :]
 
     def chat_template(self) -> str:
         """A Jinja chat template that renders the same text.
 
         A message may carry `input` beside `content`; servers that drop unknown keys see the plain form.
         """
-        with_input = _jinja(self.prompt_input)
-        without = _jinja(self.prompt_no_input)
+        with_input, without = _jinja(self.prompt_input.rstrip(" ")), _jinja(self.prompt_no_input.rstrip(" "))
         return (
             "{%- set skip = 1 if messages[0]['role'] == 'system' else 0 -%}"
             "{%- for message in messages -%}"
@@ -103,7 +105,8 @@ class PromptTemplate:
             f"{{%- elif loop.first -%}}{{{{ {_quote(self.preface)} }}}}{{%- endif -%}}"
             "{%- if message['role'] == 'user' -%}"
             f"{{%- if message['input'] -%}}{{{{ {with_input} }}}}{{%- else -%}}{{{{ {without} }}}}{{%- endif -%}}"
-            "{%- elif message['role'] == 'assistant' -%}{{ message['content'] + eos_token }}{%- endif -%}"
+            "{%- elif message['role'] == 'assistant' -%}"
+            f"{{{{ {_quote(self._space)} + message['content'] + eos_token }}}}{{%- endif -%}}"
             "{%- endfor -%}"
         )
 
