@@ -45,6 +45,20 @@ def test_an_old_llamas_rows_begin_and_end_and_its_answers_join_their_prompt(old)
     assert row.input_ids == [1, *whole, 2]
 
 
+def test_other_programs_ask_an_old_llama_in_the_same_ids(old, tmp_path):
+    tokenizer = load_tokenizer(old)
+    for name in ("med_template", "alpaca", "vicuna"):
+        template = load_template(name)
+        template.save(tmp_path, begins=bool(tokenizer.prefix_ids))
+        ids = tokenizer.inner.apply_chat_template(
+            [{"role": "user", "content": "头痛？"}],
+            chat_template=(tmp_path / "chat_template.jinja").read_text("utf-8"),
+            add_generation_prompt=True,
+            return_dict=False,
+        )
+        assert list(ids) == Encoding(tokenizer, template).prompt([Turn("user", "头痛？")])
+
+
 def test_an_old_llamas_config_follows_its_tokenizer(old, caplog):
     model, tokenizer = load_base(str(old), FP32), load_tokenizer(old)
     agree(model, tokenizer)
@@ -55,6 +69,27 @@ def test_an_old_llamas_config_follows_its_tokenizer(old, caplog):
     embeddings = model.get_input_embeddings()
     model(input_ids=torch.tensor([[5, embeddings.num_embeddings - 1, 0, 7]])).logits.sum().backward()
     assert embeddings.weight.grad[[0, embeddings.num_embeddings - 1]].abs().sum(1).gt(0).all()  # no row is padding
+
+
+def test_tokenizers_of_other_models(tiny_base, tiny_tokenizer):
+    from dataclasses import replace
+
+    model = load_base(str(tiny_base), FP32)
+    with pytest.raises(UserError, match=r"the tokenizer's end is id 32000, the base knows \d+ tokens"):
+        agree(model, replace(tiny_tokenizer, eos_id=32000))
+
+
+def test_padding_outside_the_embeddings_is_never_used(tiny_base, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    from transformers import AutoTokenizer
+
+    inner = AutoTokenizer.from_pretrained(base)
+    inner.add_special_tokens({"pad_token": "[PAD]"})
+    inner.save_pretrained(base)
+    tokenizer = load_tokenizer(base)
+    assert tokenizer.inner.pad_token_id >= load_base(str(base), FP32).config.vocab_size
+    assert tokenizer.pad_id == tokenizer.eos_id
 
 
 def test_a_list_of_ends_that_names_the_tokenizers_is_left_alone(tiny_base, tiny_tokenizer, caplog):
@@ -70,7 +105,9 @@ def test_a_folder_without_tokenizer_gets_one_line(tmp_path, kind):
     base = make_base(tmp_path / "base", kind)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (base / name).unlink(missing_ok=True)
-    with pytest.raises(UserError, match=r"base: no tokenizer; the folder has none of tokenizer\.json, tokenizer\.model"):
+    with pytest.raises(
+        UserError, match=r"base: no tokenizer; the folder has none of tokenizer\.json, tokenizer\.model"
+    ):
         load_tokenizer(base)
 
 

@@ -88,6 +88,9 @@ def test_an_empty_think_block_is_never_learned(thinking):
 
 def test_reasoning_is_learned_and_decides_auto():
     reasoned = (ONE[0], Turn("assistant", "<think>\n想想\n</think>\n\n恶心。"))
+    coder = encoding("qwen3", "false")
+    (row,) = coder.rows(Example("1", reasoned))
+    assert learned(coder, row) == ["恶心。<|im_end|>"]  # asked without reasoning, answered without it
     coder = encoding("qwen3")
     (row,) = coder.rows(Example("1", reasoned))
     assert learned(coder, row) == ["<think>\n想想\n</think>\n\n恶心。<|im_end|>"]
@@ -97,6 +100,7 @@ def test_reasoning_is_learned_and_decides_auto():
 
 def test_the_stored_template_asks_as_it_was_tuned(tmp_path):
     tokenizer = wrap(make_chat_tokenizer("qwen3"))
+    (tmp_path / "adapter_config.json").write_text("{}")
     for thinks in (False, True):
         open_prompt("chat", tokenizer.inner).thinks(thinks).save(tmp_path)
         again = open_prompt("auto", tokenizer.inner, str(tmp_path))
@@ -122,6 +126,7 @@ def test_a_cut_chat_row_still_ends_and_a_half_question_is_left_out():
         (row,) = coder.rows(Example("1", TWO))
         assert row.cut
         assert row.labels[-1:] == row.input_ids[-1:] == end
+        assert row.input_ids[-2:] != end * 2
         assert len(row.input_ids) <= cutoff
     short = encoding("chatml", cutoff_len=first + 3).rows(Example("1", TWO))[0]
     assert short.input_ids == full.input_ids[:first]  # no tokens of a question without its answer
@@ -138,6 +143,14 @@ def test_an_answer_that_would_join_its_prompt_is_tokenized_apart():
     (row,) = coder.rows(Example("1", (ONE[0], Turn("assistant", "\n恶心。"))))
     asked = coder.prompt(ONE[:1])
     assert row.input_ids[: len(asked)] == asked
+
+
+def test_a_base_with_several_chat_templates_takes_its_default():
+    tokenizer = make_chat_tokenizer("llama3")
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "x"}
+    assert open_prompt("auto", tokenizer).source == SHAPES["llama3"]
+    tokenizer.chat_template = {"tool_use": "x"}
+    assert open_prompt("auto", tokenizer).name == "med_template"
 
 
 def test_names_that_cannot_be_had(tiny_tokenizer, tmp_path):

@@ -286,11 +286,173 @@ def test_full_tuning_writes_a_model_that_anyone_reads(bases, tmp_path, data_file
     assert any(not torch.equal(stored[key].float(), before[key].float()) for key in before)
 
 
-def test_resuming_and_the_best_checkpoint_work_for_each_method(bases, tmp_path, data_file):
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_ends_as_an_uninterrupted_one(made, method, monkeypatch):
+    from xinglin.tuning.progress import ProgressBar
+
+    bases, data_file, tmp_path, *_ = made
+    settings = config(bases["llama"], data_file, tmp_path / "whole", method=method, num_epochs=4)
+    whole = finetune(settings)
+    again = replace(settings, output_dir=str(tmp_path / "part"))
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 5:  # in the third epoch; the last checkpoint is that of step 4
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ProgressBar, "on_step_end", stop)
+        finetune(again)
+    resumed = finetune(replace(again, resume_from_checkpoint=True))
+    assert resumed["tokens"] == whole["tokens"] // 2
+    name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    one, other = (load_file(tmp_path / folder / name) for folder in ("whole", "part"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_best_checkpoint_is_kept_not_the_last(made, method, monkeypatch):
+    bases, data_file, tmp_path, *_ = made
+    real, evaluated = train.AnswerTrainer.evaluate, []
+
+    def worse(self, *args, **kwargs):
+        evaluated.append([w.detach().clone() for w in self.model.parameters() if w.requires_grad])
+        return real(self, *args, **kwargs) | {"eval_loss": float(len(evaluated))}  # worse every time
+
+    monkeypatch.setattr(train.AnswerTrainer, "evaluate", worse)
+    finetune(config(bases["llama"], data_file, tmp_path / "out", method=method, num_epochs=3))
+    name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    stored = list(load_file(tmp_path / "out" / name).values())
+    first, last = (
+        sum(any(w.shape == s.shape and torch.equal(w, s) for s in stored) for w in evaluated[n]) for n in (0, -1)
+    )
+    assert first == len(evaluated[0]) > last
+
+
+def test_resuming_from_another_kind_of_run_gets_one_line(bases, tmp_path, data_file):
     for method in METHODS:
-        settings = config(bases["llama"], data_file, tmp_path / method, method=method, num_epochs=4)
-        whole = finetune(settings)
-        again = replace(settings, resume_from_checkpoint=True)
-        (last,) = (tmp_path / method).glob("checkpoint-*")
-        assert last.name == "checkpoint-8"
-        assert finetune(again)["eval_loss"] == pytest.approx(whole["eval_loss"], rel=1e-6)
+        finetune(config(bases["llama"], data_file, tmp_path / method, method=method))
+    for method in METHODS:
+        for other in METHODS:
+            if {method, other} <= {"lora", "qlora"} or method == other:
+                continue
+            settings = config(bases["llama"], data_file, tmp_path / "new", method=method)
+            with pytest.raises(UserError, match=f"not a checkpoint of --method {method}"):
+                finetune(replace(settings, resume_from_checkpoint=str(tmp_path / other / "checkpoint-4")))
+    for method, change, said in (
+        ("lora", {"lora_r": 4}, "has lora_r 8, asked for is 4"),
+        ("adapter", {"bottleneck_size": 5}, "has bottleneck_size 4, asked for is 5"),
+    ):
+        settings = config(bases["llama"], data_file, tmp_path / method, method=method, **change)
+        with pytest.raises(UserError, match=said):
+            finetune(replace(settings, resume_from_checkpoint=True))
+
+
+def test_nobodys_base_is_overwritten(bases, tmp_path, data_file):
+    base = tmp_path / "base"
+    shutil.copytree(bases["llama"], base)
+    before = {file.name: file.read_bytes() for file in base.iterdir()}
+    for method, other in (("full", base), ("lora", base), ("full", bases["llama"])):
+        settings = config(other, data_file, base, method=method, overwrite_output_dir=True)
+        with pytest.raises(UserError, match="the base's own folder|no run of this program wrote"):
+            finetune(settings)
+    assert {file.name: file.read_bytes() for file in base.iterdir()} == before
+    finetune(config(base, data_file, tmp_path / "tuned", method="full"))
+    with pytest.raises(UserError, match="the base's own folder"):
+        finetune(config(tmp_path / "tuned", data_file, tmp_path / "tuned", method="full", overwrite_output_dir=True))
+    finetune(config(base, data_file, tmp_path / "tuned", method="lora", overwrite_output_dir=True))
+    assert not (tmp_path / "tuned" / "model.safetensors").exists()
+
+
+def test_a_tuned_model_is_a_base_that_brings_its_prompt(bases, tmp_path, data_file):
+    finetune(config(bases["llama"], data_file, tmp_path / "first", method="full"))
+    finetune(config(tmp_path / "first", data_file, tmp_path / "second", method="lora"))
+    first, second = ((tmp_path / name / "prompt_template.json").read_text() for name in ("first", "second"))
+    assert first == second
+
+
+def test_options_of_another_method_are_named(bases, tmp_path, data_file, caplog):
+    finetune(config(bases["llama"], data_file, tmp_path / "a", method="adapter", lora_r=64, bottleneck_size=3))
+    assert "lora_r: of no use with --method adapter" in caplog.text
+    caplog.clear()
+    finetune(config(bases["llama"], data_file, tmp_path / "b", method="qlora", lora_r=4, bottleneck_size=64))
+    assert "of no use" not in caplog.text
+
+
+def test_an_unknown_activation_gets_the_list(bases, tmp_path, data_file):
+    with pytest.raises(UserError, match="non_linearity 'gellu': have silu, relu, gelu.*did you mean 'gelu'"):
+        finetune(config(bases["llama"], data_file, tmp_path / "out", method="adapter", non_linearity="gellu"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_of_another_name_is_told(bases, adapters, tmp_path, caplog):
+    other = tmp_path / "other-llama"
+    shutil.copytree(bases["llama"], other)
+    put_on(load_base(str(other), FP32), str(adapters / "lora"), str(other))
+    assert f"was tuned on {bases['llama']}; the base is {other}" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["messages", "sharegpt"])
+def test_conversations_train_and_answer_through_the_bases_own_template(bases, tmp_path, kind, capsys):
+    from chat_shapes import make_chat_tokenizer
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    base = tmp_path / "qwen"
+    tokenizer = make_chat_tokenizer("qwen3")
+    tokenizer.save_pretrained(base)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), num_hidden_layers=2, head_dim=8, **sizes)).save_pretrained(
+        base
+    )
+    said = [
+        ("system", "你是医生。"),
+        ("user", "头痛？"),
+        ("assistant", "休息。"),
+        ("user", "还痛？"),
+        ("assistant", "看医生。"),
+    ]
+    records = []
+    for end in (3, 5) * 10:
+        if kind == "messages":
+            records.append({"messages": [{"role": role, "content": text} for role, text in said[:end]]})
+        else:
+            names = {"user": "human", "assistant": "gpt"}
+            turns = [{"from": names[role], "value": text} for role, text in said[1:end]]
+            records.append({"system": said[0][1], "conversations": turns})
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps(records, ensure_ascii=False), "utf-8")
+    settings = config(base, data, tmp_path / "out", method="full", learning_rate=1e-2, num_epochs=12, val_set_size=2)
+    metrics = finetune(settings)
+    assert metrics["train_records"] == 27  # of 18 conversations 9 have two answers, each a row of its own
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps([{"messages": [{"role": r, "content": t} for r, t in said[:n]]} for n in (2, 4)]))
+    out = tmp_path / "answers.jsonl"
+    arguments = ["--base_model", tmp_path / "out", "--instruct_dir", asked, "--output_path", out, "--precision", "fp32"]
+    assert main(["infer", *map(str, arguments)]) == 0
+    made = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [(row["answer"], row["finish_reason"]) for row in made] == [("休息。", "stop"), ("看医生。", "stop")]
+    assert made[1]["prompt"].startswith(
+        "<|im_start|>system\n你是医生。<|im_end|>\n<|im_start|>user\n头痛？<|im_end|>\n"
+    )
+    assert made[1]["prompt"].endswith("还痛？<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ([("assistant", "好"), ("user", "问"), ("assistant", "答")], "turn 1 of the conversation is 'assistant'"),
+        ([("user", "问"), ("assistant", " ")], "an empty assistant turn"),
+        ([("user", ""), ("assistant", "答")], "an empty user turn"),
+        ([("user", "问"), ("user", "问"), ("assistant", "答")], "turn 2 of the conversation is 'user'"),
+    ],
+)
+def test_conversations_that_cannot_be_learned_get_one_line(bases, tmp_path, turns, said, capsys):
+    data = tmp_path / "chat.jsonl"
+    data.write_text(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}))
+    arguments = ["--base_model", bases["llama"], "--data_path", data, "--output_dir", tmp_path / "out"]
+    assert main(["finetune", *map(str, arguments)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: {data}:1: ")
+    assert said in error
+    assert not (tmp_path / "out").exists()

@@ -83,7 +83,7 @@ def test_files_of_several_formats_are_mixed_and_counted(tmp_path, tiny_tokenizer
     config = FinetuneConfig(
         "", paths, "", data_weights="0.5,0.3,0.2", batch_size=8, num_epochs=2, val_set_size=10, micro_batch_size=8
     )
-    made = prepare(config, tiny_tokenizer)
+    made = prepare(config, tiny_tokenizer, "")
     assert made.mixture.sizes == (45, 27, 38)  # 10 held back by the shares: 5, 3, 2
     assert made.mixture.counts == (45, 27, 18)
     assert len(made.val) == 10
@@ -92,8 +92,15 @@ def test_files_of_several_formats_are_mixed_and_counted(tmp_path, tiny_tokenizer
     assert "steps: 24 (2 epochs of 90 records, 8 a step)" in caplog.text
 
 
+def test_as_many_are_held_back_as_were_asked_for(tmp_path, tiny_tokenizer):
+    paths = ",".join(file_of(tmp_path / f"{name}.json", 9, "问") for name in "abc")
+    for count in range(1, 20):
+        config = FinetuneConfig("", paths, "", val_set_size=count)
+        assert len(prepare(config, tiny_tokenizer, "").val) == count
+
+
 def test_holding_back_a_whole_file_is_refused(tmp_path, tiny_tokenizer):
     paths = f"{file_of(tmp_path / 'a.json', 90, '问')},{file_of(tmp_path / 'b.json', 2, '问')}"
     config = FinetuneConfig("", paths, "", data_weights="0.5,0.5", val_set_size=20)
     with pytest.raises(UserError, match="would hold back a whole data file"):
-        prepare(config, tiny_tokenizer)
+        prepare(config, tiny_tokenizer, "")

@@ -79,9 +79,9 @@ def _gguf_folder(file: Path) -> Path:
     if not (folder / "config.json").is_file():
         try:
             _convert_gguf(file.resolve(), folder)
-        except OSError:
-            raise
         except Exception as error:  # a broken file may raise nearly anything
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, not the file's
             raise UserError(f"base_model {str(file)!r}: not a GGUF file to read ({one_line(error)})") from None
     return folder
 
@@ -226,16 +226,28 @@ def agree(model: Any, tokenizer: Tokenizer) -> None:
     """Make a base say the same special ids as its tokenizer, and say so where it did not.
 
     Old LLaMA checkpoints name <unk> or BOS as the end, and -1 as padding. A config that lists several ends keeps them.
+
+    Raises:
+        UserError: the base has no embedding for the tokenizer's end.
     """
-    stated, end = model.config.eos_token_id, tokenizer.eos_id
+    config, end = model.config.get_text_config(), tokenizer.eos_id
+    embeddings = model.get_input_embeddings()
+    if end >= embeddings.num_embeddings:
+        raise UserError(
+            f"the tokenizer's end is id {end}, the base knows {embeddings.num_embeddings} tokens: they are not of one "
+            "model; take the base's own tokenizer files"
+        )
+    stated = getattr(config, "eos_token_id", None)
     if stated is not None and end not in (stated if isinstance(stated, list) else [stated]):
         log.warning("base: its config ends with id %s, its tokenizer with %d; taking %d", stated, end, end)
-    for part in (model.config, model.generation_config):
-        if end not in (part.eos_token_id if isinstance(part.eos_token_id, list) else [part.eos_token_id]):
+    for part in (config, model.generation_config):
+        stated = getattr(part, "eos_token_id", None)
+        if end not in (stated if isinstance(stated, list) else [stated]):
             part.eos_token_id, part.bos_token_id = end, tokenizer.inner.bos_token_id
-        if part.pad_token_id is None or not 0 <= part.pad_token_id < model.get_input_embeddings().num_embeddings:
+        pad = getattr(part, "pad_token_id", None)
+        if pad is None or not 0 <= pad < embeddings.num_embeddings:
             part.pad_token_id = tokenizer.pad_id
-    model.get_input_embeddings().padding_idx = None  # else that row would never learn
+    embeddings.padding_idx = None  # else that row would never learn
 
 
 def keep_trainable(model: Any) -> Any:

@@ -31,6 +31,8 @@ SWITCH = "enable_thinking"
 """What chat templates with a thinking switch call it."""
 KNOWLEDGE = "资料：\n"
 """What stands between a question and its knowledge in a chat: the words of the packaged prompt template."""
+RUN_FILE = "xinglin.json"
+"""Every folder that a run wrote has it."""
 TEMPLATE_FILE, CHAT_FILE = "prompt_template.json", "chat_template.jinja"
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
@@ -49,7 +51,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A template with slots for the question and its knowledge; answers end with EOS, texts begin with BOS."""
+    """A template with slots for the question and its knowledge.
+
+    Attributes:
+        end: empty: the end-of-sequence token belongs after each answer.
+        whole: false: the beginning-of-sequence token, where there is to be one, belongs before the text.
+    """
 
     name: str
     preface: str
@@ -57,6 +64,7 @@ class PromptTemplate:
     prompt_no_input: str
     description: str = ""
     end = ""
+    whole = False
 
     def user(self, turn: Turn) -> str:
         """The text of one user turn, up to where the answer begins."""
@@ -92,13 +100,13 @@ class PromptTemplate:
         """Spaces that the prompt ends with. Tokenizers join them to the word after them, so they are the answer's."""
         return self.prompt_no_input[len(self.prompt_no_input.rstrip(" ")) :]
 
-    def chat_template(self) -> str:
-        """A Jinja chat template that renders the same text.
+    def chat_template(self, *, begins: bool = False) -> str:
+        """A Jinja chat template that renders the same text, with the beginning-of-sequence token if it `begins` so.
 
         A message may carry `input` beside `content`; servers that drop unknown keys see the plain form.
         """
         with_input, without = _jinja(self.prompt_input.rstrip(" ")), _jinja(self.prompt_no_input.rstrip(" "))
-        return (
+        return ("{{ bos_token }}" if begins else "") + (
             "{%- set skip = 1 if messages[0]['role'] == 'system' else 0 -%}"
             "{%- for message in messages -%}"
             "{%- if loop.first and skip -%}{{ message['content'] + '\\n\\n' }}"
@@ -115,12 +123,12 @@ class PromptTemplate:
         parts = json.dumps([self.preface, self.prompt_input, self.prompt_no_input], ensure_ascii=False)
         return hashlib.sha256(parts.encode()).hexdigest()
 
-    def save(self, folder: Path) -> None:
-        """Write the template as a file that `load_template` reads back, and as a chat template."""
+    def save(self, folder: Path, *, begins: bool = False) -> None:
+        """Write the template as a file that `load_template` reads back, and as a chat template (`begins`: with BOS)."""
         with atomic_write(folder / TEMPLATE_FILE) as file:
             json.dump(self.__dict__, file, ensure_ascii=False, indent=1)
         with atomic_write(folder / CHAT_FILE) as file:
-            file.write(self.chat_template())
+            file.write(self.chat_template(begins=begins))
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,7 @@ class ChatPrompt:
     inner: Any
     source: str
     thinking: bool | None = None
+    whole = True
 
     def texts(self, turns: Sequence[Turn]) -> list[list[Piece]]:
         """Render a conversation.
@@ -176,10 +185,12 @@ class ChatPrompt:
     def _answered(self, turns: Sequence[Turn]) -> tuple[str, str, str]:
         """(what asks for the last turn, the answer with its end, what the template puts after that)."""
         thinking = reasons(turns[-1].content) if self.thinking is None else self.thinking
+        if thinking is False:  # asked for without reasoning, so answered without it
+            turns = [*turns[:-1], replace(turns[-1], content=_THOUGHT.sub("", turns[-1].content, count=1))]
         asked, whole = self._render(turns[:-1], ask=True, thinking=thinking), self._render(turns, thinking=thinking)
-        if not whole.startswith(asked):  # the template shows answers otherwise than it asks for them
-            return asked, turns[-1].content + self.end, ""
         tail = whole[len(asked) :]
+        if not whole.startswith(asked) or self.end not in tail:  # it shows answers otherwise than it asks for them
+            return asked, turns[-1].content + self.end, ""
         empty = _THOUGHT.match(tail)
         skipped = empty.end() if empty and not empty[1].strip() else 0
         cut = tail.rindex(self.end) + len(self.end) if self.end else len(tail)
@@ -230,14 +241,14 @@ class ChatPrompt:
         """sha256 of what decides the rendering; stored with the weights."""
         return hashlib.sha256(f"{self.source}\0{self.thinking}".encode()).hexdigest()
 
-    def save(self, folder: Path) -> None:
-        """Write the template, which `open_prompt` reads back."""
+    def save(self, folder: Path, *, begins: bool = False) -> None:
+        """Write the template, which `open_prompt` reads back; it begins as it does."""
         with atomic_write(folder / CHAT_FILE) as file:
             file.write(self.source)
 
 
 Prompt = PromptTemplate | ChatPrompt
-"""How conversations become text. `end` and `texts` are all that encoding needs."""
+"""How conversations become text. `texts`, `end` and `whole` are all that encoding needs."""
 
 _PROBE = (Turn("user", "甲"), Turn("assistant", "乙"))
 
@@ -300,7 +311,7 @@ def open_prompt(name: str, inner: Any, stored: str = "") -> Prompt:
         name: `auto`, `chat`, or as `load_template`; a file that ends in .jinja is a chat template. `auto` is the stored
             one, else the base's own chat template, else `med_template`.
         inner: the base's transformers tokenizer.
-        stored: the folder of a tuned model; empty for none.
+        stored: the folder of a base or adapter; what `finetune` left there counts.
 
     Raises:
         UserError: as `load_template`, or `chat` for a base without a chat template.
@@ -309,10 +320,11 @@ def open_prompt(name: str, inner: Any, stored: str = "") -> Prompt:
     if kept and (name == "auto" or isinstance(kept, ChatPrompt)):
         return kept
     own = getattr(inner, "chat_template", None)
+    own = own.get("default") if isinstance(own, dict) else own
     if name == "auto" and not own:
         return load_template("med_template")
     if name in ("auto", "chat"):
-        if not isinstance(own, str):
+        if not own:
             raise UserError("prompt template 'chat': the base has no chat template; give med_template or a file")
         return ChatPrompt("chat", inner, own)
     if name.endswith(".jinja") and Path(name).is_file():
@@ -334,11 +346,13 @@ def choose_thinking(prompt: Prompt, asked: str) -> Prompt:
 
 
 def stored_prompt(folder: str, inner: Any) -> Prompt | None:
-    """The prompt that lies with tuned weights, if any."""
+    """The prompt that lies with tuned weights, if any; a base's own file is none."""
+    if not folder or not any((Path(folder) / name).is_file() for name in (RUN_FILE, "adapter_config.json")):
+        return None
     if (Path(folder) / TEMPLATE_FILE).is_file():
         return load_template(str(Path(folder) / TEMPLATE_FILE))
     chat = Path(folder) / CHAT_FILE
-    return ChatPrompt("chat", inner, chat.read_text("utf-8")) if folder and chat.is_file() else None
+    return ChatPrompt("chat", inner, chat.read_text("utf-8")) if chat.is_file() else None
 
 
 def check_name(name: str) -> None:
@@ -356,6 +370,8 @@ def _parse(text: str, origin: str) -> PromptTemplate:
         fields: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{origin}:{error.lineno}: template is not valid JSON ({error.msg})") from None
+    if isinstance(fields, dict) and not isinstance(fields.get("preface", ""), str):
+        raise UserError(f"{origin}: 'preface' must be text")
     for key, slots in (("prompt_input", ("{instruction}", "{input}")), ("prompt_no_input", ("{instruction}",))):
         prompt = fields.get(key) if isinstance(fields, dict) else None
         if not isinstance(prompt, str) or any(prompt.count(slot) != 1 for slot in slots):

@@ -23,7 +23,8 @@ class Tokenizer:
         inner: the transformers tokenizer.
         prefix_ids: ids that begin every sequence (BOS where the tokenizer adds one, else nothing).
         eos_id: the id that ends every answer.
-        pad_id: fills up a batch; never looked at (attention mask) and never learned (labels).
+        pad_id: fills up a batch; never looked at (attention mask) and never learned (labels), so it is EOS: the
+            padding tokens of many checkpoints lie outside their embeddings.
     """
 
     inner: Any
@@ -50,8 +51,7 @@ def wrap(inner: Any, where: str = "the tokenizer") -> Tokenizer:
         raise UserError(f"{where} has no eos_token; set it in tokenizer_config.json, else no answer can end")
     added = list(inner("").input_ids)
     prefix = (inner.bos_token_id,) if inner.bos_token_id is not None and added[:1] == [inner.bos_token_id] else ()
-    pad = inner.pad_token_id if inner.pad_token_id is not None else inner.eos_token_id
-    return Tokenizer(inner=inner, prefix_ids=prefix, eos_id=inner.eos_token_id, pad_id=pad)
+    return Tokenizer(inner=inner, prefix_ids=prefix, eos_id=inner.eos_token_id, pad_id=inner.eos_token_id)
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:

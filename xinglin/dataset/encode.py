@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from xinglin.errors import UserError
-from xinglin.prompts import ChatPrompt, Piece, Prompt
+from xinglin.prompts import Piece, Prompt
 from xinglin.records import Example, Turn
 from xinglin.tokenizer import Tokenizer
 
@@ -67,23 +67,29 @@ class Encoding:
         """Encode one example: one row, or one an answer where the template shows earlier answers otherwise.
 
         A row over the cutoff is cut; what is learned of it still ends.
+
+        Raises:
+            UserError: the prompt cannot render the conversation; names the example.
         """
-        return [self._row(example.id, pieces) for pieces in self.template.texts(example.turns)]
+        try:
+            texts = self.template.texts(example.turns)
+        except UserError as error:
+            raise UserError(f"{example.id}: {error}") from None
+        return [self._row(example.id, pieces) for pieces in texts]
 
     def _row(self, name: str, pieces: Sequence[Piece]) -> Encoded:
         ids, labels = self._ids_and_labels(pieces)
         cut = len(ids) > self.cutoff_len
         if cut:
             ids, labels = ids[: self.cutoff_len - 1], labels[: self.cutoff_len - 1]
-            if labels[-1] != IGNORE:
+            if labels[-1] not in (IGNORE, self.end_id):
                 ids, labels = [*ids, self.end_id], [*labels, self.end_id]
             kept = max((place for place, label in enumerate(labels, 1) if label != IGNORE), default=0)
             ids, labels = ids[:kept], labels[:kept]  # without a question whose answer no longer fits
         return Encoded(name, ids, list(ids) if self.train_on_inputs else labels, cut)
 
     def _ids_and_labels(self, pieces: Sequence[Piece]) -> tuple[list[int], list[int]]:
-        whole = isinstance(self.template, ChatPrompt)  # its text begins with BOS where there is to be one
-        ids = [] if whole else list(self.tokenizer.prefix_ids)
+        ids = [] if self.template.whole else list(self.tokenizer.prefix_ids)
         labels = [IGNORE] * len(ids)
         context, known = "", list[int]()  # the text since the last EOS, and its ids
         for piece in pieces:

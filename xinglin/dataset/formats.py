@@ -101,8 +101,11 @@ _TEXTS = {
 }
 
 
-def detect(path: str | Path) -> Format:
+def detect(path: str | Path, *, need_output: bool = True) -> Format:
     """Find a file's format from its content, never from its name.
+
+    Args:
+        need_output: a table must have an answer column.
 
     Raises:
         UserError: unreadable, empty, no known keys, or a table without a question or an answer column.
@@ -113,7 +116,7 @@ def detect(path: str | Path) -> Format:
             raise UserError(f"{path}: is a pipe or device; data is read more than once, save it to a file first")
         start = file.peek().lstrip()[:1]
     if start not in (b"[", b"{"):
-        return _detect_table(path)
+        return _detect_table(path, need_output)
     container = "list" if start == b"[" else "lines"
     keys: list[str] = []
     for _, record in islice(read_json_records(path), 20):  # the first may be the one that is broken
@@ -129,7 +132,7 @@ def detect(path: str | Path) -> Format:
     raise UserError(f"{path}: records with the keys {keys[:12]}; need instruction/output, conversations or messages")
 
 
-def _detect_table(path: Path) -> Format:
+def _detect_table(path: Path, need_output: bool) -> Format:
     encoding = encoding_of(path)
     with open_text(path) as file:
         header = next(read_lines(file, path), (1, ""))[1]
@@ -141,7 +144,7 @@ def _detect_table(path: Path) -> Format:
     if twice is not None:
         raise UserError(f"{path}:1: two columns are called {twice!r}; give each its own name")
     question, _, answer = _columns(columns)
-    if not question or not answer:
+    if not question or (need_output and not answer):
         missing = "an answer" if question else "a question"
         named = _ANSWER if question else (*_QUESTION, "title", "ask")
         shown = ", ".join(columns)[:200]
@@ -177,7 +180,7 @@ def read(
             `strict`, a record cannot be used.
     """
     path = Path(path)
-    fmt = fmt or detect(path)
+    fmt = fmt or detect(path, need_output=need_output)
     row = None
     for where, raw in _table(path, fmt) if fmt.container == "csv" else read_json_records(path):
         row = _row(where, raw, fmt, need_output)
@@ -210,8 +213,10 @@ def _example(raw: dict[str, Any], where: str, fmt: Format, need_output: bool) ->
     if fmt.container == "csv":
         question, knowledge, answer = _columns(fmt.columns)
         asked = "\n".join(dict.fromkeys(cell for name in question if (cell := raw[name].strip())))
-        told = raw[knowledge] if knowledge else ""
-        return Example(where, (Turn("user", asked, told), Turn("assistant", raw[answer])))
+        question_turn = Turn("user", asked, raw[knowledge] if knowledge else "")
+        if not need_output and not (answer and raw[answer].strip()):
+            return Example(where, (question_turn,))
+        return Example(where, (question_turn, Turn("assistant", raw[answer])))
     return Example(where, _conversation(raw, where, _TEXTS[fmt.name]))
 
 

@@ -15,10 +15,9 @@ from transformers import DynamicCache, TextIteratorStreamer
 
 from xinglin.backbone import Precision, agree, find_base, load_base
 from xinglin.dataset.encode import Encoding
-from xinglin.prompts import Prompt, choose_thinking, open_prompt, prompt_text, stored_prompt
+from xinglin.prompts import RUN_FILE, Prompt, choose_thinking, open_prompt, prompt_text, stored_prompt
 from xinglin.records import Example, Prediction
 from xinglin.tokenizer import Tokenizer, load_tokenizer
-from xinglin.tuning.checkpoint import RUN_FILE
 from xinglin.tuning.methods import adapter_settings, put_on
 
 log = logging.getLogger(__name__)
@@ -224,8 +223,6 @@ def holds_whole_model(folder: str) -> bool:
 
 def _prompt(asked: str, stored: str, tokenizer: Tokenizer) -> Prompt:
     """The prompt asked for, with a warning where weights were tuned with another."""
-    if not (Path(stored) / RUN_FILE).is_file() and not (Path(stored) / "adapter_config.json").is_file():
-        return open_prompt(asked, tokenizer.inner)
     chosen = open_prompt(asked, tokenizer.inner, stored)
     own = stored_prompt(stored, tokenizer.inner)
     if own and own.digest() != chosen.digest():

@@ -29,12 +29,14 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.activations import ACT2FN
 
-from xinglin.errors import UserError
+from xinglin.errors import UserError, nearest
 from xinglin.records import write_json
 
 PEFT_TYPE = "BOTTLENECK"
 SITES = ("self_attn", "mlp")
 """What LLaMA, Qwen, Gemma and Mistral call the two halves of a layer."""
+ACTIVATIONS = ("silu", "relu", "gelu", "gelu_new", "tanh", "sigmoid", "leaky_relu", "relu2", "quick_gelu", "swish")
+"""Those of transformers that have no weights of their own."""
 _PREFIX = "base_model.model."  # PEFT's, so that keys of both kinds name the base's modules alike
 
 
@@ -67,6 +69,11 @@ class BottleneckConfig:
             raise UserError(f"{folder}: its peft_type is {stored.get('peft_type')!r}, not a bottleneck adapter's")
         names = [name for name, one in cls.__dataclass_fields__.items() if one.init]
         return cls(**{name: stored[name] for name in names if name in stored})
+
+    def __post_init__(self) -> None:
+        if self.non_linearity not in ACTIVATIONS:
+            near = nearest(self.non_linearity, ACTIVATIONS)
+            raise UserError(f"non_linearity {self.non_linearity!r}: have {', '.join(ACTIVATIONS)}{near}")
 
 
 class Bottleneck(nn.Module):
@@ -141,7 +148,11 @@ class BottleneckModel(nn.Module):
             RuntimeError: its tensors do not fit the base (`methods.require_fit` says so in a user's words).
         """
         self.add_adapter(adapter_name, BottleneckConfig.load(folder))
-        self.load_weights(folder, adapter_name)
+        try:
+            self.load_weights(folder, adapter_name)
+        except BaseException:
+            self.delete_adapter(adapter_name)
+            raise
 
     def set_adapter(self, adapter_name: str) -> None:
         """Make another adapter the active one."""

@@ -20,11 +20,10 @@ from peft import PeftModel
 
 from xinglin.dataset.encode import Encoding
 from xinglin.errors import UserError
+from xinglin.prompts import RUN_FILE
 from xinglin.tuning.bottleneck import BottleneckModel
-from xinglin.tuning.methods import put_on, save_weights, whole_weights
+from xinglin.tuning.methods import put_on, save_weights, write_model
 
-RUN_FILE = "xinglin.json"
-"""Every folder that a run wrote has it."""
 _RUN_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -35,9 +34,12 @@ _RUN_FILES = (
     "metrics.json",
     "log.json",
     "loss.png",
-    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),  # a whole model's
+)
+_MODEL_FILES = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
 )
+"""A run's too, where `RUN_FILE` lies beside them; else they are somebody's base."""
 _RESERVE = 64 << 20
 """Bytes that must be free beyond what the run is known to write."""
 
@@ -56,6 +58,8 @@ def output_folder(path: str, *, overwrite: bool, resume: bool) -> Iterator[Path]
             f"output_dir {path!r} already holds a run; give another, or --overwrite_output_dir, "
             "or --resume_from_checkpoint"
         )
+    if (folder / "config.json").is_file() and not (folder / RUN_FILE).is_file():
+        raise UserError(f"output_dir {path!r} holds a model that no run of this program wrote; give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -81,7 +85,8 @@ def _holds_run(folder: Path) -> bool:
 
 def clear_run(folder: Path) -> None:
     """Take away an earlier run's files, and nothing else."""
-    for name in _RUN_FILES:
+    whole = (folder / RUN_FILE).is_file()
+    for name in (*_RUN_FILES, *(_MODEL_FILES if whole else ())):
         for file in folder.glob(name):
             file.unlink()
     for checkpoint in folder.glob("checkpoint-*"):
@@ -144,12 +149,15 @@ def save_run(model: Any, folder: Path, encoding: Encoding, save_format: str, dty
 
     A whole model is written in the number format it was computed in, with its tokenizer: a base like any other.
     """
-    if not isinstance(model, PeftModel | BottleneckModel):
+    if isinstance(model, PeftModel | BottleneckModel):
+        save_weights(model, folder, save_format)
+    else:
         for weight in model.parameters():
             weight.data = weight.data.to(dtype)
+        model.config.use_cache = True  # off in training only
+        write_model(model, folder)
         encoding.tokenizer.inner.save_pretrained(folder)
-    save_weights(model, folder, save_format)
-    encoding.template.save(folder)
+    encoding.template.save(folder, begins=bool(encoding.tokenizer.prefix_ids))
 
 
 @torch.no_grad()
@@ -163,22 +171,21 @@ def verify(model: Any, folder: Path, probe_T: list[int], tolerance: float = 1e-3
             there for bases whose kernels are not deterministic.
 
     Returns:
-        The largest difference found, of logits, or of weights where all were trained.
+        The largest difference of logits found; 0 where all weights were trained, which must be equal.
 
     Raises:
         RuntimeError: what was saved is not what was trained. The run must not count.
     """
     if not isinstance(model, PeftModel | BottleneckModel):
-        own, found, difference = dict(model.state_dict()), set(), 0.0
-        for key, stored in whole_weights(folder):
-            found.add(own[key].data_ptr())  # tied weights are saved once
-            difference = max(difference, float((own[key].cpu().float() - stored.float()).abs().max()))
-        if found != {tensor.data_ptr() for tensor in own.values()}:
-            raise RuntimeError("saved model lacks tensors of the trained one")
-    else:
-        difference = _reload(model, folder, torch.tensor([probe_T], device=model.device))
+        again = type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
+        own = model.state_dict()
+        wrong = [key for key in own if key not in again or not torch.equal(own[key].cpu(), again[key])]
+        if wrong:
+            raise RuntimeError(f"saved model is not the trained one ({len(wrong)} tensors, first {wrong[0]})")
+        return 0.0
+    difference = _reload(model, folder, torch.tensor([probe_T], device=model.device))
     if not difference <= tolerance:
-        raise RuntimeError(f"what was saved is not what was trained (difference {difference:.2g})")
+        raise RuntimeError(f"saved adapter gives other logits than the trained one (difference {difference:.2g})")
     return difference
 
 

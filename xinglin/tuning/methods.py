@@ -10,8 +10,8 @@ What training changes is fp32 in all of them.
 
 import dataclasses
 import json
+import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from safetensors import safe_open
 from xinglin.errors import UserError, nearest, one_line
 from xinglin.tuning.bottleneck import PEFT_TYPE, BottleneckConfig, BottleneckModel
 from xinglin.tuning.options import FinetuneConfig
+
+log = logging.getLogger(__name__)
 
 LEARNING_RATES = {"lora": 3e-4, "qlora": 3e-4, "adapter": 3e-4, "full": 2e-5}
 """Where none is asked for: the report's, and for all weights the usual tenth or less of it."""
@@ -49,6 +51,8 @@ def attach(model: Any, config: FinetuneConfig) -> Any:
     Raises:
         UserError: a target module that the base does not have, an unknown activation, or layers of another build.
     """
+    if getattr(model, "is_quantized", False) and config.method in ("adapter", "full"):
+        raise UserError(f"method {config.method} needs a base of whole numbers, this one is quantised; take lora")
     if config.method == "full":
         return model.requires_grad_(True)
     if config.method == "adapter":
@@ -71,7 +75,7 @@ def _attach_lora(model: Any, config: FinetuneConfig) -> PeftModel:
     linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if hasattr(m, "in_features")})
     unknown = [name for name in targets if name not in linear] if isinstance(targets, list) else []
     paths = {name for name, _ in model.named_modules()}
-    unknown = [name for name in unknown if not any(path.endswith(f".{name}") for path in paths)]
+    unknown = [name for name in unknown if not any(f".{path}".endswith(f".{name}") for path in paths)]
     if unknown:
         raise UserError(
             f"lora_target_modules: the base has no linear layer {unknown[0]!r}{nearest(unknown[0], linear)}; "
@@ -104,7 +108,15 @@ def save_weights(model: Any, folder: Path, save_format: str = "safetensors") -> 
         model.save_pretrained(str(folder), safe_serialization=save_format == "safetensors")
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     else:
-        model.save_pretrained(folder)
+        write_model(model, folder, save_original_format=False)  # names as the model has them, to load them by
+
+
+def write_model(model: Any, folder: Path, **options: Any) -> None:
+    """`save_pretrained`, which refuses what some bases say of sampling though they do not sample."""
+    generation = model.generation_config
+    if not generation.do_sample:
+        generation.temperature = generation.top_p = generation.top_k = None
+    model.save_pretrained(folder, **options)
 
 
 @torch.no_grad()
@@ -116,16 +128,10 @@ def load_weights(model: Any, folder: Path) -> None:
         model.load_weights(folder)
     else:
         own = model.state_dict()
-        for key, tensor in whole_weights(folder):
-            own[key].copy_(tensor)
-
-
-def whole_weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a model's folder, one at a time."""
-    for file in sorted(folder.glob("model*.safetensors")):
-        with safe_open(file, "pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - no dictionary
-                yield key, tensors.get_tensor(key)
+        for file in sorted(folder.glob("model*.safetensors")):
+            with safe_open(file, "pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 - no dictionary
+                    own[key].copy_(tensors.get_tensor(key))
 
 
 def put_on(base: Any, folder: str, base_name: str = "") -> Any:
@@ -148,6 +154,9 @@ def put_on(base: Any, folder: str, base_name: str = "") -> Any:
         raise
     except Exception as error:
         raise UserError(f"lora_weights {folder!r} does not load onto this base: {one_line(error)}") from None
+    wanted = str(settings.get("base_model_name_or_path") or "")
+    if wanted and base_name and Path(wanted).name != Path(base_name).name:
+        log.warning("%s was tuned on %s; the base is %s", folder, wanted, base_name)
     if not alive(tuned):
         raise UserError(f"lora_weights {folder!r}: every update is zero, so it changes nothing; was it ever trained?")
     return tuned
@@ -212,6 +221,44 @@ def alive(tuned: Any) -> bool:
     """Whether an adapter changes anything: what starts out as zero no longer is."""
     last = [weight for name, weight in tuned.named_parameters() if _STARTS_AT_ZERO.search(name)]
     return not last or any(bool(weight.any()) for weight in last)
+
+
+_OPTIONS = {
+    "lora": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    "adapter": ("bottleneck_size", "non_linearity", "adapter_dropout"),
+}
+
+
+def options_of_others(config: FinetuneConfig) -> list[str]:
+    """Options that were given though they belong to another method."""
+    own = {"lora": "lora", "qlora": "lora", "adapter": "adapter"}.get(config.method)
+    fields = FinetuneConfig.__dataclass_fields__
+    others = [name for method, names in _OPTIONS.items() if method != own for name in names]
+    return [name for name in others if getattr(config, name) != fields[name].default]
+
+
+def require_same(config: FinetuneConfig, folder: Path) -> None:
+    """Compare a checkpoint with the run that is to go on from it.
+
+    Raises:
+        UserError: it is of another method, or of an adapter of another size.
+    """
+    whole = not (folder / "adapter_config.json").is_file()
+    if whole or config.method == "full":
+        if whole and config.method == "full":
+            return
+        raise UserError(f"resume_from_checkpoint {str(folder)!r}: not a checkpoint of --method {config.method}")
+    stored = adapter_settings(str(folder))
+    kind = {"adapter": PEFT_TYPE}.get(config.method, "LORA")
+    sizes = {"bottleneck_size": "bottleneck_size"} if kind == PEFT_TYPE else {"r": "lora_r", "lora_alpha": "lora_alpha"}
+    if stored.get("peft_type") != kind:
+        raise UserError(f"resume_from_checkpoint {str(folder)!r}: not a checkpoint of --method {config.method}")
+    for key, option in sizes.items():
+        if stored.get(key) != getattr(config, option):
+            raise UserError(
+                f"resume_from_checkpoint {str(folder)!r} has {option} {stored.get(key)}, asked for is "
+                f"{getattr(config, option)}; resume with what it began with"
+            )
 
 
 def resolved(config: FinetuneConfig) -> FinetuneConfig:

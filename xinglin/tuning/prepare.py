@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from xinglin.dataset import formats
@@ -48,8 +49,11 @@ def data_paths(given: str | list[str]) -> list[str]:
     return [part for part in (part.strip(" '\"") for part in given.strip("[]").split(",")) if part]
 
 
-def prepare(config: FinetuneConfig, tokenizer: Tokenizer) -> Prepared:
+def prepare(config: FinetuneConfig, tokenizer: Tokenizer, base: str) -> Prepared:
     """Read, split, encode and mix the data, and say what came of it.
+
+    Args:
+        base: the base's folder or hub id; one that was tuned before brings its prompt along.
 
     Raises:
         UserError: as `formats.read`, `read_weights` and `encode_all`, or too few records to hold some back.
@@ -58,7 +62,8 @@ def prepare(config: FinetuneConfig, tokenizer: Tokenizer) -> Prepared:
     weights = read_weights(config.data_weights, len(paths))
     sources = [[row.example for row in formats.read(path) if row.example] for path in paths]
     held = _held_back(config.val_set_size, Mixture(tuple(map(len, sources)), weights))
-    prompt = _prompt(config, tokenizer, sources)
+    prompt = open_prompt(config.prompt_template_name, tokenizer.inner, base)
+    prompt = _set_thinking(prompt, config.enable_thinking, sources)
     encoding = Encoding(tokenizer, prompt, config.cutoff_len, config.train_on_inputs)
     for source in sources:
         random.Random(config.seed).shuffle(source)
@@ -90,16 +95,17 @@ def _held_back(size: int | float, mixture: Mixture) -> list[int]:
     count = max(1, round(total * size)) if 0 < size < 1 else int(size)
     if size < 0 or count >= total:
         raise UserError(f"val_set_size {size} leaves nothing of {total} records to train on; give a smaller one")
-    held = [round(count * part / total) for part in mixture.counts]
-    short = next((n for n, there in zip(held, mixture.sizes, strict=True) if n >= there), None)
+    ends = [round(count * end / total) for end in accumulate(mixture.counts)]
+    held = [end - start for start, end in zip((0, *ends), ends, strict=False)]  # in sum what was asked for
+    short = next((there for n, there in zip(held, mixture.sizes, strict=True) if n >= there), None)
     if short is not None:
-        raise UserError(f"val_set_size {size} would hold back a whole data file ({short} records); give a smaller one")
+        raise UserError(f"val_set_size {size} would hold back a whole data file of {short} records; give a smaller one")
     return held
 
 
-def _prompt(config: FinetuneConfig, tokenizer: Tokenizer, sources: Sequence[Sequence[Example]]) -> Prompt:
-    """The prompt that was asked for, its thinking switch set as the data have it unless told otherwise."""
-    prompt = choose_thinking(open_prompt(config.prompt_template_name, tokenizer.inner), config.enable_thinking)
+def _set_thinking(prompt: Prompt, asked: str, sources: Sequence[Sequence[Example]]) -> Prompt:
+    """Set a prompt's thinking switch: as the data have it, unless told otherwise."""
+    prompt = choose_thinking(prompt, asked)
     if not isinstance(prompt, ChatPrompt):
         return prompt
     answers = (turn for source in sources for one in source for turn in one.turns if turn.role == "assistant")

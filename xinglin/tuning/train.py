@@ -31,7 +31,7 @@ from xinglin.backbone import (
     training_attention,
 )
 from xinglin.errors import UserError
-from xinglin.prompts import check_name
+from xinglin.prompts import RUN_FILE, check_name
 from xinglin.records import write_json
 from xinglin.tokenizer import Tokenizer, load_tokenizer
 from xinglin.tuning import checkpoint, methods
@@ -58,6 +58,8 @@ def _check(config: FinetuneConfig) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("this version trains in one process; start it without torchrun")
     methods.quantization(config)
+    if others := methods.options_of_others(config):
+        log.warning("%s: of no use with --method %s", ", ".join(others), config.method)
 
 
 def _check_numbers(config: FinetuneConfig) -> None:
@@ -126,7 +128,9 @@ def _resume(config: FinetuneConfig) -> str | None:
         whole = checkpoint.whole_checkpoints(Path(config.output_dir))
         if not whole:
             raise UserError(f"resume_from_checkpoint: {config.output_dir} holds no whole checkpoint-N folder")
-        return str(whole[-1])
+        resume = str(whole[-1])
+    if resume:
+        methods.require_same(config, Path(resume))
     return resume or None
 
 
@@ -143,7 +147,10 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     _check(config)
     resume = _resume(config)
     check_name(config.prompt_template_name)
-    prepared = prepare(config, load_tokenizer(find_base(config.base_model)))
+    base = find_base(config.base_model)
+    if Path(config.output_dir).resolve() == Path(base).resolve():
+        raise UserError(f"output_dir {config.output_dir!r} is the base's own folder; give another")
+    prepared = prepare(config, load_tokenizer(base), base)
     with checkpoint.output_folder(
         config.output_dir, overwrite=config.overwrite_output_dir, resume=resume is not None
     ) as folder:
@@ -175,7 +182,7 @@ def _train(config: FinetuneConfig, folder: Path, prepared: Prepared, resume: str
     trainer = AnswerTrainer(
         config,
         prepared.mixture,
-        prepared.encoding.tokenizer.pad_id,
+        prepared.encoding,
         model=model,
         args=arguments,
         train_dataset=prepared.rows,
@@ -215,6 +222,7 @@ def _metrics(trainer: AnswerTrainer, prepared: Prepared, seconds: float) -> dict
         "tokens_per_second": round(trainer.tokens_seen / seconds, 1),
         "rows_cut": prepared.cut,
         "rows_left_out": len(prepared.refused),
+        "gpu_memory_mb": torch.cuda.max_memory_allocated() >> 20 if torch.cuda.is_available() else 0,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20,
     }
 
@@ -238,8 +246,10 @@ def _finish(
             "data_sha256": [checkpoint.file_digest(path) for path in data_paths(config.data_path)],
             "generation": _GENERATION,
         }
-        write_json(scratch / checkpoint.RUN_FILE, record)
+        write_json(scratch / RUN_FILE, record)
     evaluated = f", eval_loss {metrics['eval_loss']:.4f}" if metrics["eval_loss"] is not None else ""
     log.info("train_loss %.4f%s", metrics["train_loss"], evaluated)
     log.info("%s written to %s (read back: the same)", "model" if config.method == "full" else "adapter", folder)
+    if config.method == "adapter":
+        log.info("a bottleneck adapter is read by xinglin alone; it cannot be merged, made a GGUF or served by vLLM")
     return metrics

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.trainer_callback import TrainerControl
 
-from xinglin.dataset.encode import Encoded
+from xinglin.dataset.encode import Encoded, Encoding
 from xinglin.errors import UserError
 from xinglin.tuning.methods import load_weights, save_weights
 from xinglin.tuning.mixing import Mixture
@@ -40,11 +40,12 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     Loss, in training and evaluation, is the mean over target tokens of the whole batch or set.
     """
 
-    def __init__(self, config: FinetuneConfig, mixture: Mixture, pad_id: int, **kwargs: Any) -> None:
+    def __init__(self, config: FinetuneConfig, mixture: Mixture, encoding: Encoding, **kwargs: Any) -> None:
         super().__init__(**kwargs, data_collator=lambda rows: {"rows": rows})
         budget = config.max_tokens_per_micro_batch or (8192 if torch.cuda.is_available() else 1024)
         self.limits = (config.micro_batch_size, budget)
-        self.mixture, self.pad_id, self.save_format = mixture, pad_id, config.save_format
+        self.mixture, self.encoding, self.pad_id = mixture, encoding, encoding.tokenizer.pad_id
+        self.save_format = config.save_format
         self.tokens_seen = 0  # in this session; a resumed run does not count what it did not do
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -90,6 +91,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.accelerator.unwrap_model(self.model), folder, self.save_format)
+        self.encoding.template.save(folder, begins=bool(self.encoding.tokenizer.prefix_ids))  # so it can be asked
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(model or self.model, Path(resume_from_checkpoint))

@@ -234,7 +234,9 @@ def _encoding(config: DataCheck) -> Encoding:
             "give a model folder, an asset or a hub's ORG/NAME"
         )
     tokenizer = load_tokenizer(folder)
-    return Encoding(tokenizer, open_prompt(config.prompt_template_name, tokenizer.inner), config.cutoff_len)
+    return Encoding(
+        tokenizer, open_prompt(config.prompt_template_name, tokenizer.inner, str(folder)), config.cutoff_len
+    )
 
 
 def _supporter(graph_name: str) -> Callable[[str, str], tuple[int, int]] | None:
