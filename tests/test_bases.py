@@ -49,7 +49,7 @@ def test_other_programs_ask_an_old_llama_in_the_same_ids(old, tmp_path):
     tokenizer = load_tokenizer(old)
     for name in ("med_template", "alpaca", "vicuna"):
         template = load_template(name)
-        template.save(tmp_path, begins=bool(tokenizer.prefix_ids))
+        template.save(tmp_path, begins=tokenizer.begins)
         ids = tokenizer.inner.apply_chat_template(
             [{"role": "user", "content": "头痛？"}],
             chat_template=(tmp_path / "chat_template.jinja").read_text("utf-8"),

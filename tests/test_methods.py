@@ -424,7 +424,8 @@ def test_conversations_train_and_answer_through_the_bases_own_template(bases, tm
     data.write_text(json.dumps(records, ensure_ascii=False), "utf-8")
     settings = config(base, data, tmp_path / "out", method="full", learning_rate=1e-2, num_epochs=12, val_set_size=2)
     metrics = finetune(settings)
-    assert metrics["train_records"] == 27  # of 18 conversations 9 have two answers, each a row of its own
+    rows = metrics["train_records"] + metrics["eval_records"]
+    assert rows == 30  # of 20 conversations 10 have two answers, each a row of its own
     asked = tmp_path / "asked.json"
     asked.write_text(json.dumps([{"messages": [{"role": r, "content": t} for r, t in said[:n]]} for n in (2, 4)]))
     out = tmp_path / "answers.jsonl"

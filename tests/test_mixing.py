@@ -24,7 +24,8 @@ def test_an_epoch_is_one_pass_over_the_first_file_and_shares_of_the_others():
         seen |= set(general)
         small = [place for place in epoch if place >= 1080]
         assert len(small) == 10
-        assert max(map(small.count, small)) <= 2  # ten of seven: all of them, and three again
+        assert max(map(small.count, small)) <= 3  # ten of seven: a whole pass, and parts of those around it
+        assert len(set(small)) >= 5
     assert len(seen) == 300
 
 

@@ -100,13 +100,14 @@ class PromptTemplate:
         """Spaces that the prompt ends with. Tokenizers join them to the word after them, so they are the answer's."""
         return self.prompt_no_input[len(self.prompt_no_input.rstrip(" ")) :]
 
-    def chat_template(self, *, begins: bool = False) -> str:
-        """A Jinja chat template that renders the same text, with the beginning-of-sequence token if it `begins` so.
+    def chat_template(self, begins: str = "") -> str:
+        """A Jinja chat template that renders the same text, after what every text `begins` with.
 
         A message may carry `input` beside `content`; servers that drop unknown keys see the plain form.
         """
         with_input, without = _jinja(self.prompt_input.rstrip(" ")), _jinja(self.prompt_no_input.rstrip(" "))
-        return ("{{ bos_token }}" if begins else "") + (
+        return (
+            f"{{{{ {_quote(begins)} }}}}"
             "{%- set skip = 1 if messages[0]['role'] == 'system' else 0 -%}"
             "{%- for message in messages -%}"
             "{%- if loop.first and skip -%}{{ message['content'] + '\\n\\n' }}"
@@ -123,12 +124,12 @@ class PromptTemplate:
         parts = json.dumps([self.preface, self.prompt_input, self.prompt_no_input], ensure_ascii=False)
         return hashlib.sha256(parts.encode()).hexdigest()
 
-    def save(self, folder: Path, *, begins: bool = False) -> None:
-        """Write the template as a file that `load_template` reads back, and as a chat template (`begins`: with BOS)."""
+    def save(self, folder: Path, begins: str = "") -> None:
+        """Write the template as a file that `load_template` reads back, and as a chat template."""
         with atomic_write(folder / TEMPLATE_FILE) as file:
             json.dump(self.__dict__, file, ensure_ascii=False, indent=1)
         with atomic_write(folder / CHAT_FILE) as file:
-            file.write(self.chat_template(begins=begins))
+            file.write(self.chat_template(begins))
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class ChatPrompt:
         """sha256 of what decides the rendering; stored with the weights."""
         return hashlib.sha256(f"{self.source}\0{self.thinking}".encode()).hexdigest()
 
-    def save(self, folder: Path, *, begins: bool = False) -> None:
+    def save(self, folder: Path, begins: str = "") -> None:
         """Write the template, which `open_prompt` reads back; it begins as it does."""
         with atomic_write(folder / CHAT_FILE) as file:
             file.write(self.source)

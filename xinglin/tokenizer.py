@@ -32,6 +32,18 @@ class Tokenizer:
     eos_id: int
     pad_id: int
 
+    @property
+    def begins(self) -> str:
+        """The text that begins a sequence, for programs that tokenize a whole text: BOS, or BOS and a space.
+
+        SentencePiece puts a space before the first word, but not after a BOS that is spelt out.
+        """
+        if not self.prefix_ids:
+            return ""
+        wanted = [*self.prefix_ids, *self.encode(_PROBE)]
+        spelt = (f"{self.inner.bos_token}{space}" for space in ("", " "))
+        return next((text for text in spelt if self.encode(text + _PROBE) == wanted), self.inner.bos_token)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a piece of text, without special tokens of the tokenizer's own."""
         return list(self.inner.encode(text, add_special_tokens=False))

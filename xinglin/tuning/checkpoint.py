@@ -157,7 +157,7 @@ def save_run(model: Any, folder: Path, encoding: Encoding, save_format: str, dty
         model.config.use_cache = True  # off in training only
         write_model(model, folder)
         encoding.tokenizer.inner.save_pretrained(folder)
-    encoding.template.save(folder, begins=bool(encoding.tokenizer.prefix_ids))
+    encoding.template.save(folder, encoding.tokenizer.begins)
 
 
 @torch.no_grad()

@@ -91,7 +91,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.accelerator.unwrap_model(self.model), folder, self.save_format)
-        self.encoding.template.save(folder, begins=bool(self.encoding.tokenizer.prefix_ids))  # so it can be asked
+        self.encoding.template.save(folder, self.encoding.tokenizer.begins)  # so it can be asked
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(model or self.model, Path(resume_from_checkpoint))
