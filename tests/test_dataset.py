@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from xinglin.dataset import formats
 from xinglin.dataset.build import DataBuild, build_examples, kinds_of_input, records_path, split_entries, write_data
 from xinglin.dataset.clean import clean
 from xinglin.dataset.forms import MAKERS
@@ -21,7 +22,7 @@ from xinglin.knowledge.graph import Graph, load_cmekg
 from xinglin.knowledge.policy import ANSWERABLE, EMERGENCY, RED_FLAGS, excluded
 from xinglin.knowledge.rules import reject
 from xinglin.knowledge.terms import normalize
-from xinglin.records import Fact, read_examples, read_instructions, to_alpaca
+from xinglin.records import Fact, read_examples, to_alpaca
 
 WORDING = load_wording()
 
@@ -92,7 +93,7 @@ def test_files_agree_and_hold_exactly_the_three_keys(built):
     assert all(list(row) == ["instruction", "input", "output"] for row in rows)
     train = [one for one in examples if one.split == "train"]
     assert rows == [to_alpaca(one) for one in train]
-    assert len(read_instructions(path)) == 8000
+    assert len([row.example for row in formats.read(path)]) == 8000
     summary = json.loads(path.with_suffix(".summary.json").read_text("utf-8"))
     assert summary["records"]["train"] == 8000
     assert summary["answers_refused_by_the_fact_check"] == {}

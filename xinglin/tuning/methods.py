@@ -28,9 +28,12 @@ log = logging.getLogger(__name__)
 
 LEARNING_RATES = {"lora": 3e-4, "qlora": 3e-4, "adapter": 3e-4, "full": 2e-5}
 """Where none is asked for: the report's, and for all weights the usual tenth or less of it."""
+_OPTIONS = {
+    "lora": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    "adapter": ("bottleneck_size", "non_linearity", "adapter_dropout"),
+}
 _LORA = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<part>A|B)(?:\.\w+)?\.weight")
 _BOTTLENECK = re.compile(r"base_model\.model\.(?P<path>.+)\.bottleneck\.(?P<part>down|up)\.weight")
-
 _STARTS_AT_ZERO = re.compile(r"\.lora_B\.|\.bottleneck\..*\.up\.")
 
 
@@ -72,10 +75,10 @@ def target_modules(asked: str | list[str]) -> str | list[str]:
 
 def _attach_lora(model: Any, config: FinetuneConfig) -> PeftModel:
     targets = target_modules(config.lora_target_modules)
-    linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if hasattr(m, "in_features")})
-    unknown = [name for name in targets if name not in linear] if isinstance(targets, list) else []
-    paths = {name for name, _ in model.named_modules()}
-    unknown = [name for name in unknown if not any(f".{path}".endswith(f".{name}") for path in paths)]
+    modules = [f".{path}" for path, _ in model.named_modules()]
+    linear = sorted({path.rsplit(".", 1)[-1] for path, m in model.named_modules() if hasattr(m, "in_features")})
+    listed = targets if isinstance(targets, list) else []
+    unknown = [name for name in listed if not any(path.endswith(f".{name}") for path in modules)]
     if unknown:
         raise UserError(
             f"lora_target_modules: the base has no linear layer {unknown[0]!r}{nearest(unknown[0], linear)}; "
@@ -221,12 +224,6 @@ def alive(tuned: Any) -> bool:
     """Whether an adapter changes anything: what starts out as zero no longer is."""
     last = [weight for name, weight in tuned.named_parameters() if _STARTS_AT_ZERO.search(name)]
     return not last or any(bool(weight.any()) for weight in last)
-
-
-_OPTIONS = {
-    "lora": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
-    "adapter": ("bottleneck_size", "non_linearity", "adapter_dropout"),
-}
 
 
 def options_of_others(config: FinetuneConfig) -> list[str]:
