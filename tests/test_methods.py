@@ -185,6 +185,7 @@ def test_gradients_after_an_evaluation_equal_those_without_one(wide_base, bits):
     assert all(torch.equal(after[name], gradient) for name, gradient in without.items())
 
 
+@pytest.mark.filterwarnings("ignore:bitsandbytes")  # it says itself that its kernel has no gradient
 @pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="only such CPUs repack")
 def test_without_our_care_an_evaluation_would_spoil_the_gradients(wide_base):
     without = gradients(wide_base, "4bit", evaluate=False)

@@ -301,7 +301,7 @@ def load_template(name: str) -> PromptTemplate:
     for path in (Path(name), Path("templates") / f"{name}.json"):
         if path.is_file():
             return _parse(path.read_text("utf-8", errors="replace"), str(path))
-    names = template_names()
+    names = ["auto", "chat", *template_names()]
     raise UserError(f"unknown prompt template {name!r} (have {', '.join(names)}, or give a file){nearest(name, names)}")
 
 
