@@ -349,6 +349,14 @@ def test_resuming_from_another_kind_of_run_gets_one_line(bases, tmp_path, data_f
             finetune(replace(settings, resume_from_checkpoint=True))
 
 
+def test_resuming_beside_other_layers_gets_one_line(bases, tmp_path, data_file):
+    settings = config(bases["llama"], data_file, tmp_path / "out", lora_target_modules="q_proj")
+    finetune(settings)
+    again = replace(settings, lora_target_modules="q_proj,v_proj", resume_from_checkpoint=True)
+    with pytest.raises(UserError, match="tunes other layers; resume with the --lora_target_modules"):
+        finetune(again)
+
+
 def test_nobodys_base_is_overwritten(bases, tmp_path, data_file):
     base = tmp_path / "base"
     shutil.copytree(bases["llama"], base)

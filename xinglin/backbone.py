@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def _gguf_folder(file: Path) -> Path:
     return folder
 
 
+@cache  # a run asks for tokenizer and model apart
 def _from_modelscope(name: str) -> str:
     """Download a model of ModelScope, or find it in its cache.
 

@@ -55,6 +55,12 @@ def parse(config_class: type[T], arguments: Sequence[str], prog: str) -> T:
         raise UserError(f"{prog}: {_one_line(str(error))}") from None
 
 
+def listed(given: str | Sequence[Any]) -> list[str]:
+    """The parts of a flag that takes several: `a,b`, `[a,'b']`, or a list from YAML."""
+    parts = given.strip("[]").split(",") if isinstance(given, str) else map(str, given)
+    return [part for part in (part.strip(" '\"") for part in parts) if part]
+
+
 def _underscores(argument: str) -> str:
     if not argument.startswith("--"):
         return argument

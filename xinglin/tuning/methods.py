@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors import safe_open
 
+from xinglin.config import listed
 from xinglin.errors import UserError, nearest, one_line
 from xinglin.tuning.bottleneck import PEFT_TYPE, BottleneckConfig, BottleneckModel
 from xinglin.tuning.options import FinetuneConfig
@@ -32,6 +33,13 @@ _OPTIONS = {
     "lora": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
     "adapter": ("bottleneck_size", "non_linearity", "adapter_dropout"),
 }
+_KINDS: dict[str, tuple[str | None, dict[str, str]]] = {
+    "lora": ("LORA", {"r": "lora_r", "lora_alpha": "lora_alpha"}),
+    "qlora": ("LORA", {"r": "lora_r", "lora_alpha": "lora_alpha"}),
+    "adapter": (PEFT_TYPE, {"bottleneck_size": "bottleneck_size", "non_linearity": "non_linearity"}),
+    "full": (None, {}),
+}
+"""The peft_type that a method's folder states, and which of its settings are which options."""
 _LORA = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<part>A|B)(?:\.\w+)?\.weight")
 _BOTTLENECK = re.compile(r"base_model\.model\.(?P<path>.+)\.bottleneck\.(?P<part>down|up)\.weight")
 _STARTS_AT_ZERO = re.compile(r"\.lora_B\.|\.bottleneck\..*\.up\.")
@@ -68,8 +76,7 @@ def attach(model: Any, config: FinetuneConfig) -> Any:
 
 def target_modules(asked: str | list[str]) -> str | list[str]:
     """`all-linear`, or a list from `q_proj,v_proj`, `[q_proj,v_proj]` or a real list."""
-    names = asked.strip("[]").split(",") if isinstance(asked, str) else asked
-    names = [name.strip(" '\"") for name in names]
+    names = listed(asked)
     return names[0] if names == ["all-linear"] else names
 
 
@@ -124,9 +131,16 @@ def write_model(model: Any, folder: Path, **options: Any) -> None:
 
 @torch.no_grad()
 def load_weights(model: Any, folder: Path) -> None:
-    """Put weights that `save_weights` wrote back into the model they are from."""
+    """Put weights that `save_weights` wrote back into the model they are from.
+
+    Raises:
+        UserError: a LoRA beside other layers.
+    """
     if isinstance(model, PeftModel):
-        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+        stored = load_peft_weights(str(folder), device="cpu")
+        if stored.keys() != get_peft_model_state_dict(model).keys():
+            raise UserError(f"{folder}: tunes other layers; resume with the --lora_target_modules it began with")
+        set_peft_model_state_dict(model, stored)
     elif isinstance(model, BottleneckModel):
         model.load_weights(folder)
     else:
@@ -240,14 +254,8 @@ def require_same(config: FinetuneConfig, folder: Path) -> None:
     Raises:
         UserError: it is of another method, or of an adapter of another size.
     """
-    whole = not (folder / "adapter_config.json").is_file()
-    if whole or config.method == "full":
-        if whole and config.method == "full":
-            return
-        raise UserError(f"resume_from_checkpoint {str(folder)!r}: not a checkpoint of --method {config.method}")
-    stored = adapter_settings(str(folder))
-    kind = {"adapter": PEFT_TYPE}.get(config.method, "LORA")
-    sizes = {"bottleneck_size": "bottleneck_size"} if kind == PEFT_TYPE else {"r": "lora_r", "lora_alpha": "lora_alpha"}
+    stored = adapter_settings(str(folder)) if (folder / "adapter_config.json").is_file() else {}
+    kind, sizes = _KINDS[config.method]
     if stored.get("peft_type") != kind:
         raise UserError(f"resume_from_checkpoint {str(folder)!r}: not a checkpoint of --method {config.method}")
     for key, option in sizes.items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from xinglin.config import listed
 from xinglin.errors import UserError
 
 
@@ -63,8 +64,7 @@ def read_weights(given: str | list[float], sources: int) -> tuple[float, ...]:
         UserError: not numbers, not one a file, not above 0, or not 1 in sum.
     """
     try:
-        parts = [part for part in given.strip("[]").split(",") if part.strip()] if isinstance(given, str) else given
-        weights = tuple(float(part) for part in parts)
+        weights = tuple(map(float, listed(given)))
     except ValueError:
         raise UserError(f"data_weights {given!r}: give numbers joined by commas, such as 0.8,0.2") from None
     if not weights:

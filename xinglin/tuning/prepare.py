@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from xinglin.config import listed
 from xinglin.dataset import formats
 from xinglin.dataset.encode import Encoded, Encoding, encode_all
 from xinglin.errors import UserError
@@ -41,12 +42,8 @@ class Prepared:
 
 
 def data_paths(given: str | list[str]) -> list[str]:
-    """`a.json,b.json`, `[a.json,b.json]` or a list; a file whose own name has a comma stays one."""
-    if not isinstance(given, str):
-        return given
-    if Path(given).exists():
-        return [given]
-    return [part for part in (part.strip(" '\"") for part in given.strip("[]").split(",")) if part]
+    """The data files; one whose own name has a comma stays one."""
+    return [given] if isinstance(given, str) and Path(given).exists() else listed(given)
 
 
 def prepare(config: FinetuneConfig, tokenizer: Tokenizer, base: str) -> Prepared:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from xinglin import assets
+from xinglin.config import listed
 from xinglin.dataset import formats
 from xinglin.dataset.encode import Encoding
 from xinglin.dataset.formats import Format, Row
@@ -153,7 +154,7 @@ class Scan:
         self.tokens = TokenLengths(_encoding(config)) if config.base_model else None
         self.support = _supporter(config.graph)
         self.pairs = self.supported = 0
-        self.evaluation = _evaluation(_paths(config))
+        self.evaluation = _evaluation(listed(config.eval_paths))
         self.overlaps = Finding("contamination", "与评测题重叠")
         self.overlapping: list[str] = []
 
@@ -245,11 +246,6 @@ def _supporter(graph_name: str) -> Callable[[str, str], tuple[int, int]] | None:
         return None
     graph = open_graph(graph_name)
     return GraphSupport(graph, Linker.from_graph(graph))
-
-
-def _paths(config: DataCheck) -> list[str]:
-    given = config.eval_paths.split(",") if isinstance(config.eval_paths, str) else config.eval_paths
-    return [path.strip() for path in given if path.strip()]
 
 
 def _evaluation(paths: Iterable[str]) -> Evaluation | None:
@@ -367,7 +363,7 @@ def _contents(config: DataCheck, fmt: Format, scan: Scan, findings: list[Finding
     if scan.evaluation:
         covered = scan.evaluation.covered()
         contents["contamination"] = {
-            "files": _paths(config),
+            "files": listed(config.eval_paths),
             "items": scan.evaluation.items,
             "items_sharing_15_characters": int((covered > 0).sum()),
             "items_half_covered": int((covered >= 0.5).sum()),
