@@ -78,7 +78,11 @@ def test_every_method_tunes_every_base_and_infer_reads_it(made, kind, method, fr
     assert bool(frozen[0]) is (method != "full")
     assert metrics["method"] == method
     assert metrics["reload_logit_difference"] <= 1e-3
-    losses = [entry["eval_loss"] for entry in json.loads((out / "log.json").read_text()) if "eval_loss" in entry]
+    losses = [
+        entry["eval_loss"]
+        for entry in map(json.loads, (out / "log.jsonl").read_text().splitlines())
+        if "eval_loss" in entry
+    ]
     assert losses[-1] < losses[0]
     assert main(["infer", "--base_model", str(bases[kind]), "--lora_weights", str(out), "--max_new_tokens", "3"]) == 0
     assert capsys.readouterr().out.count("回答：") == 4

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from xinglin.dataset.encode import IGNORE, Encoded
-from xinglin.tuning.packing import collate, micro_batches, token_losses
+from xinglin.tuning.packing import collate, micro_batches, share, token_losses
 
 
 def rows(lengths):
@@ -85,3 +85,26 @@ def test_only_answer_positions_reach_the_output_layer(model):
     token_losses(model, collate(made, 2, "cpu"))
     hook.remove()
     assert seen == [torch.Size([1, sum(row.targets for row in made), model.config.vocab_size])]
+
+
+@pytest.mark.parametrize("lengths", [[5, 40, 7, 8, 100, 30, 6], [9], [20, 21], [50] * 8 + [5] * 3])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_share_a_batch_in_equally_many_micro_batches(lengths, processes):
+    made = rows(lengths)
+    shares = [share(made, 2, 90, processes, rank) for rank in range(processes)]
+    assert len({len(groups) for groups in shares}) == 1
+    held = [row for groups in shares for group in groups for row in group]
+    assert sorted(row.id for row in held if row.id) == sorted(row.id for row in made)
+    fillers = [row for row in held if not row.id]
+    assert all(row.targets == 0 and len(row.input_ids) == min(lengths) for row in fillers)
+    if processes == 1:
+        assert not fillers
+
+
+def test_a_row_with_nothing_to_learn_adds_nothing(model):
+    filler = Encoded("", [5, 6, 7], [IGNORE] * 3, False)
+    losses, owner = token_losses(model, collate([filler], 2, "cpu"))
+    assert losses.numel() == owner.numel() == 0
+    model.zero_grad()
+    losses.sum().backward()
+    assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+from transformers.distributed import DistributedConfig
 from transformers.utils import logging as transformers_logging
 
 from xinglin import assets
@@ -181,12 +184,16 @@ def training_attention(longest: int) -> str | None:
     return "eager" if not torch.cuda.is_available() and longest <= 1024 else None
 
 
-def load_base(name: str, precision: Precision, attention: str | None = None, quantization: str = "") -> Any:
+def load_base(
+    name: str, precision: Precision, attention: str | None = None, quantization: str = "", shards: int = 1
+) -> Any:
     """Load a causal language model onto the GPU, if there is one, else the CPU.
 
     Args:
         quantization: `4bit` (NF4, double quantisation), `8bit` (LLM.int8), or an empty string for none. Matmuls and
             what is not quantised (embeddings, norms, output layer) are in `precision`.
+        shards: over how many processes (all that there are) to shard it with FSDP2. Each reads its part alone; of a
+            base in 4 bit, each reads all of it into the machine's memory first.
 
     Raises:
         UserError: the folder or hub id cannot be loaded, or bitsandbytes is missing.
@@ -195,21 +202,42 @@ def load_base(name: str, precision: Precision, attention: str | None = None, qua
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"dtype": precision.dtype, "attn_implementation": attention}
     if quantization:
-        options["quantization_config"] = _quantization(quantization, precision)
+        options["quantization_config"] = _quantization(quantization, precision, shards > 1)
+    if quantization and shards > 1:
+        options["device_map"] = "cpu"  # a GPU may not hold it whole
+    elif shards > 1:
+        options["distributed_config"] = DistributedConfig(fsdp_size=shards)
     try:
         model = AutoModelForCausalLM.from_pretrained(found, **options)
     except Exception as error:  # a broken file may raise nearly anything
         raise UserError(f"base_model {name!r} cannot be loaded: {one_line(error)}") from None
     model.config.use_cache = False
     if not quantization:
-        return model.to(device)
+        return model if shards > 1 else model.to(device)
     for module in _repacking(model):
         if module.out_features % 32 or module.in_features % 64:  # the kernel for repacked layers would fail
             module.support_avx512bf16_for_cpu = False
-    return model  # loaded where it stays
+    return _shard_4bit(model, device, shards) if shards > 1 else model  # loaded where it stays
 
 
-def _quantization(bits: str, precision: Precision) -> BitsAndBytesConfig:
+def _shard_4bit(model: Any, device: str, shards: int) -> Any:
+    """Shard a base in 4 bit with FSDP2, which transformers does not do; what trains is put on it afterwards."""
+    keep_trainable(model)  # repacked weights could not be gathered
+    quantised = [module for module in model.modules() if hasattr(module, "quant_state")]
+    for module in quantised:
+        module.quant_state = module.weight.quant_state  # the sharded weight has none; forward looks here too
+    mesh = init_device_mesh(device, (shards,))
+    for layer in model.get_decoder().layers:
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    for module in quantised:  # what PEFT reads from a weight
+        module.weight.compress_statistics = module.quant_state.nested
+        module.weight.quant_type = module.quant_state.quant_type
+    model._is_distributed_loading_by_transformers = True  # so that the Trainer treats it as those that are
+    return model
+
+
+def _quantization(bits: str, precision: Precision, sharded: bool) -> BitsAndBytesConfig:
     if not importlib.util.find_spec("bitsandbytes"):
         raise UserError(
             f"loading in {bits} needs bitsandbytes; pip install bitsandbytes (or pip install 'xinglin[qlora]')"
@@ -221,6 +249,7 @@ def _quantization(bits: str, precision: Precision) -> BitsAndBytesConfig:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=precision.dtype,
+        bnb_4bit_quant_storage=precision.dtype if sharded else torch.uint8,  # FSDP's groups are of one dtype
     )
 
 

@@ -1,14 +1,16 @@
 """The command line: a name, the config it takes, and the function that does the work, imported only then."""
 
 import importlib
+import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from xinglin.config import parse
 from xinglin.console import set_up_logging
-from xinglin.errors import UserError, nearest
+from xinglin.errors import OneProcessError, Stopped, UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Command:
     Attributes:
         config: `module:Class`; importing it must not import torch.
         run: `module:function`, which takes the config.
-        positional: the field that may be given without a flag.
+        positional: the field that may be given without a flag; a list takes every argument before the first flag.
     """
 
     help: str
@@ -33,6 +35,14 @@ COMMANDS: dict[str, Command] = {
         "tune a base model on instruction data",
         "xinglin.tuning.options:FinetuneConfig",
         "xinglin.tuning.train:finetune",
+    ),
+    "doctor": Command(
+        "what a finetune run will do and take, before it does",
+        "xinglin.tuning.options:FinetuneConfig",
+        "xinglin.tuning.doctor:doctor",
+    ),
+    "plot": Command(
+        "the curves of one run or several", "xinglin.tuning.options:PlotConfig", "xinglin.tuning.plot:plot", "runs"
     ),
     "infer": Command(
         "ask the base or the tuned model", "xinglin.inference.options:InferConfig", "xinglin.inference.infer:infer"
@@ -124,9 +134,14 @@ def _find(arguments: Sequence[str]) -> tuple[str, list[str]]:
 def _run(arguments: Sequence[str]) -> None:
     name, rest = _find(arguments)
     command = COMMANDS[name]
+    config_class = _load(command.config)
     if command.positional and rest and not rest[0].startswith("-"):
-        rest[0] = f"--{command.positional}={rest[0]}"
-    config = parse(_load(command.config), rest, f"xinglin {name}")
+        taken, value = 1, rest[0]
+        if get_type_hints(config_class)[command.positional] == list[str]:
+            taken = next((place for place, one in enumerate(rest) if one.startswith("-")), len(rest))
+            value = json.dumps(rest[:taken], ensure_ascii=False)
+        rest[:taken] = [f"--{command.positional}={value}"]
+    config = parse(config_class, rest, f"xinglin {name}")
     _load(command.run)(config)
 
 
@@ -134,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line.
 
     Returns:
-        The exit code: 0, 2 for an error that the user can put right, 130 after Ctrl-C.
+        The exit code: 0, 2 for an error that the user can put right, 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -144,8 +159,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        process = os.environ.get("LOCAL_RANK", "0")  # of torchrun's, each of which runs this
+        if process == "0" or isinstance(error, OneProcessError):
+            where = "" if process == "0" else f"process {process}: "
+            print(f"error: {where}{error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return 143
     except BrokenPipeError:  # `xinglin kg show … | head`
         return 0
     except OSError as error:

@@ -16,7 +16,8 @@ def stderr() -> Console:
 def set_up_logging() -> None:
     """Let our own lines through, and of libraries only errors."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("xinglin").setLevel(logging.INFO)
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
+    logging.getLogger("xinglin").setLevel(logging.INFO if first else logging.ERROR)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises on kernels at every start
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

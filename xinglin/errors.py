@@ -11,6 +11,14 @@ class UserError(Exception):
     """
 
 
+class OneProcessError(UserError):
+    """A `UserError` of one process of several, which must say so itself; others are the first process's to say."""
+
+
+class Stopped(Exception):
+    """The run was told to end, has saved where it is, and says how to go on."""
+
+
 def one_line(error: BaseException, length: int = 300) -> str:
     """A library's error, however long, as part of one line."""
     return " ".join(str(error).split())[:length] or type(error).__name__

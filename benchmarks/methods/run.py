@@ -22,6 +22,7 @@ from xinglin.dataset.build import DataBuild, build_examples
 from xinglin.dataset.clean import clean
 from xinglin.knowledge.graph import load_cmekg
 from xinglin.records import to_alpaca, write_json, write_json_list
+from xinglin.tuning.runlog import LOG_FILE, read_log
 
 ROOT = Path(__file__).parents[2]
 HELD_BACK = 60
@@ -34,14 +35,14 @@ OPTIONS = {
 
 
 def tune(method: str, data: Path, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    """One method, as the command line runs it; what metrics.json and log.json say."""
+    """One method, as the command line runs it; what metrics.json and log.jsonl say."""
     command = ["finetune.py", "--base_model", "smollm2-135m", "--data_path", data, "--output_dir", folder / method]
     command += ["--method", method, "--prompt_template_name", "med_template", "--num_epochs", 1, *OPTIONS[method]]
     command += ["--batch_size", asked.batch_size, "--micro_batch_size", asked.batch_size]
     command += ["--val_set_size", HELD_BACK, "--eval_steps", asked.eval_steps]
     subprocess.run([sys.executable, *map(str, command)], check=True, cwd=ROOT)
     metrics = json.loads((folder / method / "metrics.json").read_text("utf-8"))
-    history = json.loads((folder / method / "log.json").read_text("utf-8"))
+    history = read_log(folder / method / LOG_FILE)
     losses = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
     kept = ("trainable_parameters", "peak_memory_mb", "tokens", "seconds", "tokens_per_second", "precision", "steps")
     return {key: metrics[key] for key in kept} | {"eval_loss": losses}

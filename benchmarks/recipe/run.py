@@ -31,6 +31,7 @@ from xinglin.tokenizer import load_tokenizer
 from xinglin.tuning.methods import attach
 from xinglin.tuning.mixing import Mixture
 from xinglin.tuning.options import FinetuneConfig
+from xinglin.tuning.runlog import LOG_FILE, read_log
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results.json"
@@ -88,7 +89,7 @@ def train_both(base: str, asked: argparse.Namespace, folder: Path) -> tuple[dict
     theirs = json.loads((folder / "recipe.json").read_text("utf-8"))
     theirs["tokens_per_second"] = theirs["tokens"] / theirs["seconds"]
     metrics = json.loads((folder / "ours" / "metrics.json").read_text("utf-8"))
-    history = json.loads((folder / "ours" / "log.json").read_text("utf-8"))
+    history = read_log(folder / "ours" / LOG_FILE)
     return theirs, metrics | {"losses": [entry["loss"] for entry in history if "loss" in entry]}
 
 

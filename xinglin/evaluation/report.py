@@ -225,11 +225,11 @@ img{max-width:100%}@media print{body{max-width:none}.scroll{overflow:visible}}
 
 def to_html(report: Report) -> str:
     """The report as one HTML page that needs nothing beside it."""
-    curve = report.adapter / "loss.png"
+    curve = report.adapter / "curves.png"
     picture = ""
     if curve.is_file():
         data = base64.b64encode(curve.read_bytes()).decode()
-        picture = f'<h2>训练曲线</h2><img alt="loss curve" src="data:image/png;base64,{data}">'
+        picture = f'<h2>训练曲线</h2><img alt="训练曲线" src="data:image/png;base64,{data}">'
     setting = "".join(f"<li>{html.escape(line)}</li>" for line in _setting(report))
     found = "".join(f"<li>{html.escape(line)}</li>" for line in findings(report))
     head = ["问题", *(label for _, label in _COLUMNS)]

@@ -3,7 +3,8 @@
 adapter_config.json  adapter_model.safetensors   the weights (PEFT's format), or a whole model's folder
 prompt_template.json  chat_template.jinja        the prompt they were tuned with
 xinglin.json                                     resolved config, base, data fingerprint, generation settings
-metrics.json  log.json  loss.png                 what happened
+metrics.json  log.jsonl  curves.png              what happened
+checkpoint-120                                   what a run goes on from: weights, optimizer, schedule, random state
 """
 
 import errno
@@ -17,13 +18,18 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.distributed.tensor import DTensor
 
 from xinglin.dataset.encode import Encoding
 from xinglin.errors import UserError
 from xinglin.prompts import RUN_FILE
+from xinglin.tuning import processes
 from xinglin.tuning.bottleneck import BottleneckModel
 from xinglin.tuning.methods import put_on, save_weights, write_model
+from xinglin.tuning.runlog import LOG_FILE
 
+SETTINGS = "settings.json"
+"""In a checkpoint: the config and the data of its run."""
 _RUN_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -32,8 +38,8 @@ _RUN_FILES = (
     "chat_template.jinja",
     RUN_FILE,
     "metrics.json",
-    "log.json",
-    "loss.png",
+    LOG_FILE,
+    "curves.png",
 )
 _MODEL_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
@@ -71,15 +77,15 @@ def output_folder(path: str, *, overwrite: bool, resume: bool) -> Iterator[Path]
         raise UserError(f"output_dir {path!r}: cannot be written ({error.strerror}); give a writable folder") from None
     try:
         yield folder
-    except BaseException:
+    finally:
         if not existed and not any(folder.iterdir()):
             folder.rmdir()
-        raise
 
 
 def _holds_run(folder: Path) -> bool:
+    # a log alone is what a run has left that failed before its first checkpoint
     return folder.is_dir() and (
-        any((folder / name).exists() for name in _RUN_FILES) or any(folder.glob("checkpoint-*"))
+        any((folder / name).exists() for name in _RUN_FILES if name != LOG_FILE) or any(folder.glob("checkpoint-*"))
     )
 
 
@@ -89,8 +95,7 @@ def clear_run(folder: Path) -> None:
     for name in (*_RUN_FILES, *(_MODEL_FILES if whole else ())):
         for file in folder.glob(name):
             file.unlink()
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    discard(*folder.glob("checkpoint-*"), *folder.glob(".scratch-*"))
 
 
 def require_room(folder: Path, need: int) -> None:
@@ -113,7 +118,75 @@ def require_room(folder: Path, need: int) -> None:
 def whole_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints that were written to the end (the trainer's state is written last), the oldest first."""
     found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(found, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+@contextmanager
+def written_whole(final: Path) -> Iterator[Path]:
+    """A scratch folder that takes the name `final` when all processes have written to it and it is on the disk.
+
+    What is killed on the way leaves `final` as it was, and a `.scratch-*` folder that the next one takes away.
+    """
+    scratch = final.with_name(f".scratch-{final.name}")
+    with processes.same_fate():
+        if processes.rank() == 0:
+            discard(*final.parent.glob(".scratch-*"))
+            scratch.mkdir()
+    with _removed_after(scratch):
+        with processes.same_fate():
+            yield scratch
+        with processes.same_fate():
+            if processes.rank() == 0:
+                _flush(scratch)
+                if final.exists():  # of a way that was left for an earlier checkpoint
+                    discard(final)
+                os.replace(scratch, final)
+
+
+@contextmanager
+def _removed_after(scratch: Path) -> Iterator[None]:
+    """Take the scratch folder away in the end; a full disk is said to be one while it still is."""
+    try:
+        yield
+    except Exception as error:
+        if shutil.disk_usage(scratch.parent).free < 1 << 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch)) from error
+        raise
+    finally:
+        if processes.rank() == 0:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Wait until files have reached the disk: a name must not get there before what it names."""
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def discard(*folders: Path) -> None:
+    """Take folders away; what is killed on the way leaves no half one under its name."""
+    for folder in folders:
+        doomed = folder if folder.name.startswith(".") else folder.with_name(f".scratch-old-{folder.name}")
+        if doomed != folder:
+            shutil.rmtree(doomed, ignore_errors=True)
+            os.replace(folder, doomed)
+        shutil.rmtree(doomed)
+
+
+def rotate(folder: Path, limit: int, keep: set[Path | None]) -> None:
+    """Take away the oldest checkpoints over the limit, but never those to keep (the newest, and the best)."""
+    newest = max(_step(path) for path in keep if path)
+    # those of a later step are of a way that was left for an earlier checkpoint
+    found = sorted(whole_checkpoints(folder), key=lambda path: (_step(path) <= newest, _step(path)))
+    discard(*(path for path in found[:-limit] if path not in keep))
 
 
 @contextmanager
@@ -123,25 +196,33 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(error) or shutil.disk_usage(folder).free < 1 << 20:
-            for broken in set(folder.glob("checkpoint-*")) - set(whole_checkpoints(folder)):
-                shutil.rmtree(broken, ignore_errors=True)
-            raise UserError(f"{folder}: the disk is full; checkpoints already written are intact") from error
+        if full or "No space left" in str(error):
+            raise UserError(f"{folder}: the disk is full; {_intact(folder)}") from error
         raise
+
+
+def _intact(folder: Path) -> str:
+    whole = whole_checkpoints(folder)
+    if not whole:
+        return "no checkpoint was written yet"
+    return f"{whole[-1].name} is intact; free some space and go on with --resume_from_checkpoint True"
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files move into `folder` only when the block ends well."""
-    scratch = folder / ".staging"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
+    """A scratch folder whose files move into `folder` only when the block ends well, `RUN_FILE` as the last."""
+    scratch = folder / ".scratch-run"
+    with processes.same_fate():
+        if processes.rank() == 0:
+            discard(*folder.glob(".scratch-*"))
+            scratch.mkdir()
+    with _removed_after(scratch):
         yield scratch
-        for file in scratch.iterdir():
-            os.replace(file, folder / file.name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with processes.same_fate():
+            if processes.rank() == 0:
+                _flush(scratch)
+                for file in sorted(scratch.iterdir(), key=lambda file: file.name == RUN_FILE):
+                    os.replace(file, folder / file.name)
 
 
 def save_run(model: Any, folder: Path, encoding: Encoding, save_format: str, dtype: torch.dtype) -> None:
@@ -156,8 +237,10 @@ def save_run(model: Any, folder: Path, encoding: Encoding, save_format: str, dty
             weight.data = weight.data.to(dtype)
         model.config.use_cache = True  # off in training only
         write_model(model, folder)
-        encoding.tokenizer.inner.save_pretrained(folder)
-    encoding.template.save(folder, encoding.tokenizer.begins)
+    if processes.rank() == 0:
+        if not isinstance(model, PeftModel | BottleneckModel):
+            encoding.tokenizer.inner.save_pretrained(folder)
+        encoding.template.save(folder, encoding.tokenizer.begins)
 
 
 @torch.no_grad()
@@ -179,7 +262,7 @@ def verify(model: Any, folder: Path, probe_T: list[int], tolerance: float = 1e-3
     if not isinstance(model, PeftModel | BottleneckModel):
         again = type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
         own = model.state_dict()
-        wrong = [key for key in own if key not in again or not torch.equal(own[key].cpu(), again[key])]
+        wrong = [key for key in own if key not in again or not torch.equal(_whole(own[key]), again[key])]
         if wrong:
             raise RuntimeError(f"saved model is not the trained one ({len(wrong)} tensors, first {wrong[0]})")
         return 0.0
@@ -187,6 +270,11 @@ def verify(model: Any, folder: Path, probe_T: list[int], tolerance: float = 1e-3
     if not difference <= tolerance:
         raise RuntimeError(f"saved adapter gives other logits than the trained one (difference {difference:.2g})")
     return difference
+
+
+def _whole(weight: torch.Tensor) -> torch.Tensor:
+    """A weight on the CPU, gathered if it is sharded."""
+    return (weight.full_tensor() if isinstance(weight, DTensor) else weight).cpu()
 
 
 def _reload(model: Any, folder: Path, ids_BT: torch.Tensor) -> float:

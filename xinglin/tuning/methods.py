@@ -19,9 +19,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors import safe_open
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from xinglin.config import listed
 from xinglin.errors import UserError, nearest, one_line
+from xinglin.tuning import processes
 from xinglin.tuning.bottleneck import PEFT_TYPE, BottleneckConfig, BottleneckModel
 from xinglin.tuning.options import FinetuneConfig
 
@@ -113,12 +115,22 @@ def trainable_parameters(model: Any) -> int:
 
 
 def save_weights(model: Any, folder: Path, save_format: str = "safetensors") -> None:
-    """Write what training changed: an adapter's folder, or the whole model's."""
+    """Write what training changed: an adapter's folder, or the whole model's.
+
+    All processes call it, since a sharded model is gathered on the way; the first writes.
+    """
     if isinstance(model, PeftModel | BottleneckModel):
-        model.save_pretrained(str(folder), safe_serialization=save_format == "safetensors")
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        if processes.rank() == 0:
+            options = {"state_dict": _trained(model)} if isinstance(model, PeftModel) else {}
+            model.save_pretrained(str(folder), safe_serialization=save_format == "safetensors", **options)
+            (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     else:
         write_model(model, folder, save_original_format=False)  # names as the model has them, to load them by
+
+
+def _trained(model: Any) -> dict[str, torch.Tensor]:
+    """The weights that training changes. Asked for more, PEFT would gather the whole of a sharded base."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def write_model(model: Any, folder: Path, **options: Any) -> None:
@@ -126,7 +138,7 @@ def write_model(model: Any, folder: Path, **options: Any) -> None:
     generation = model.generation_config
     if not generation.do_sample:
         generation.temperature = generation.top_p = generation.top_k = None
-    model.save_pretrained(folder, **options)
+    model.save_pretrained(folder, is_main_process=processes.rank() == 0, **options)
 
 
 @torch.no_grad()
@@ -138,7 +150,7 @@ def load_weights(model: Any, folder: Path) -> None:
     """
     if isinstance(model, PeftModel):
         stored = load_peft_weights(str(folder), device="cpu")
-        if stored.keys() != get_peft_model_state_dict(model).keys():
+        if stored.keys() != get_peft_model_state_dict(model, state_dict=_trained(model)).keys():
             raise UserError(f"{folder}: tunes other layers; resume with the --lora_target_modules it began with")
         set_peft_model_state_dict(model, stored)
     elif isinstance(model, BottleneckModel):
@@ -148,7 +160,11 @@ def load_weights(model: Any, folder: Path) -> None:
         for file in sorted(folder.glob("model*.safetensors")):
             with safe_open(file, "pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - no dictionary
-                    own[key].copy_(tensors.get_tensor(key))
+                    stored_tensor, weight = tensors.get_tensor(key), own[key]
+                    if isinstance(weight, DTensor):
+                        whole = stored_tensor.to(weight.device)
+                        stored_tensor = distribute_tensor(whole, weight.device_mesh, weight.placements)
+                    weight.copy_(stored_tensor)
 
 
 def put_on(base: Any, folder: str, base_name: str = "") -> Any:

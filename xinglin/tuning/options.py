@@ -30,6 +30,9 @@ class FinetuneConfig:
         cutoff_len: longest record in tokens, the end token included.
         val_set_size: records held back for eval_loss: a count, or a fraction below 1; 0 for none.
         eval_steps: evaluate and save every so many steps; 0 does so once an epoch.
+        save_steps: save a checkpoint every so many steps besides; 0 saves at evaluations, or once an epoch.
+        save_total_limit: checkpoints to keep; the best one is kept besides.
+        early_stopping_patience: stop when eval_loss was not the lowest so many times in a row; 0 never does.
         lora_r: rank of the update.
         lora_alpha: scale of the update; it is multiplied by lora_alpha / lora_r.
         lora_dropout: dropout on the adapter's input.
@@ -41,10 +44,12 @@ class FinetuneConfig:
         train_on_inputs: learn the prompt's tokens too.
         group_by_length: accepted; micro-batches are always formed by length, which changes no batch.
         precision: number format of the base; auto takes what the machine has in hardware.
+        fsdp: shard the base over the processes of torchrun (FSDP2), for one that does not fit a single GPU.
         save_format: adapter_model.safetensors or adapter_model.bin.
         seed: order of the data and start of the adapter.
         overwrite_output_dir: replace the run that output_dir holds.
-        resume_from_checkpoint: a checkpoint-N folder of an interrupted run, or True for the last in output_dir.
+        resume_from_checkpoint: a checkpoint-N folder of an interrupted run, or True for the last in output_dir (from
+            the beginning where there is none yet).
         report_to: tracker to send curves to; wandb_run_name asks for wandb by itself.
         wandb_project: project of the W&B run.
         wandb_run_name: names the W&B run; tracks only where wandb is installed and logged in, or offline.
@@ -68,6 +73,9 @@ class FinetuneConfig:
     cutoff_len: int = 512
     val_set_size: int | float = 0.05
     eval_steps: int = 0
+    save_steps: int = 0
+    save_total_limit: int = 1
+    early_stopping_patience: int = 0
     lora_r: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.0
@@ -79,6 +87,7 @@ class FinetuneConfig:
     train_on_inputs: bool = False
     group_by_length: bool = False
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    fsdp: bool = False
     save_format: Literal["safetensors", "bin"] = "safetensors"
     seed: int = 42
     overwrite_output_dir: bool = False
@@ -88,3 +97,17 @@ class FinetuneConfig:
     wandb_run_name: str = ""
     wandb_watch: str = ""
     wandb_log_model: str = ""
+
+
+@dataclass(frozen=True)
+class PlotConfig:
+    """Draw the curves of one run, or of several over each other: `xinglin plot RUN [RUN…]`.
+
+    Args:
+        runs: the runs' folders, also while they train; up to 8, named before any flag.
+        output_path: where the picture and the page go, a path without .png and .html, or a folder, where they are
+            called `curves`; when empty, the folder of a single run, and the working folder for several.
+    """
+
+    runs: list[str]
+    output_path: str = ""

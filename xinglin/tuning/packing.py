@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from xinglin.dataset.encode import IGNORE, Encoded
 
@@ -29,6 +30,20 @@ def micro_batches(rows: Sequence[Encoded], micro_batch_size: int, max_tokens: in
         else:
             groups.append([row])
     return groups
+
+
+def share(
+    rows: Sequence[Encoded], micro_batch_size: int, max_tokens: int, processes: int = 1, rank: int = 0
+) -> list[list[Encoded]]:
+    """One process's micro-batches of a global batch; every process gets equally many, or some would wait for ever.
+
+    Rows are dealt out by length. Where there are too few, a row with nothing to learn fills the gap.
+    """
+    dealt = sorted(rows, key=lambda row: -len(row.input_ids))
+    plans = [micro_batches(dealt[first::processes], micro_batch_size, max_tokens) for first in range(processes)]
+    missing = max(map(len, plans)) - len(plans[rank])
+    shortest = dealt[-1].input_ids
+    return plans[rank] + [[Encoded("", shortest, [IGNORE] * len(shortest), cut=False)]] * missing
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,8 @@ def _only_at(model: Any, mask_BT: torch.Tensor) -> Iterator[None]:
 
     Logits of all positions would take B·T·V numbers; a hook leaves every model's own code as it is.
     """
-    hook = model.get_output_embeddings().register_forward_pre_hook(
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    hook = inner.get_output_embeddings().register_forward_pre_hook(
         lambda _, args: (args[0][mask_BT].unsqueeze(0), *args[1:])
     )
     try:

@@ -30,6 +30,7 @@ class Prepared:
         val: rows to evaluate on.
         cut: rows that were cut at the cutoff.
         refused: ids of the rows that were left out, since the cutoff left them nothing to learn.
+        tokens_a_character: of the texts alone, without the prompt.
     """
 
     encoding: Encoding
@@ -39,6 +40,7 @@ class Prepared:
     steps: int
     cut: int
     refused: list[str]
+    tokens_a_character: float
 
 
 def data_paths(given: str | list[str]) -> list[str]:
@@ -77,6 +79,7 @@ def prepare(config: FinetuneConfig, tokenizer: Tokenizer, base: str) -> Prepared
         steps=steps,
         cut=sum(part.cut for part in (*train, *val)),
         refused=[name for part in (*train, *val) for name in part.refused],
+        tokens_a_character=_tokens_a_character(tokenizer, sources),
     )
     _tell(config, paths, prepared)
     return prepared
@@ -100,6 +103,12 @@ def _held_back(size: int | float, mixture: Mixture) -> list[int]:
     return held
 
 
+def _tokens_a_character(tokenizer: Tokenizer, sources: Sequence[Sequence[Example]]) -> float:
+    """Counted on the first records of each source; above about 1.5 the tokenizer was not made for Chinese."""
+    some = [turn.content for source in sources for example in source[:100] for turn in example.turns]
+    return sum(len(tokenizer.encode(text)) for text in some) / max(1, sum(map(len, some)))
+
+
 def _set_thinking(prompt: Prompt, asked: str, sources: Sequence[Sequence[Example]]) -> Prompt:
     """Set a prompt's thinking switch: as the data have it, unless told otherwise."""
     prompt = choose_thinking(prompt, asked)
@@ -116,8 +125,13 @@ def _tell(config: FinetuneConfig, paths: list[str], prepared: Prepared) -> None:
         of = f" of {size:,}" if count != size else ""
         log.info("data: %s: %s%s records an epoch (%.1f %%)", path, f"{count:,}", of, 100 * count / epoch)
     log.info(
-        "data: %s records to evaluate on; %d cut at %d tokens; prompt %s",
+        "data: %s records to evaluate on; %d rows cut at %d tokens; prompt %s",
         *(f"{len(prepared.val):,}", prepared.cut, config.cutoff_len, prepared.encoding.template.name),
+    )
+    labels, tokens = sum(row.targets for row in prepared.rows), sum(len(row.input_ids) for row in prepared.rows)
+    log.info(
+        "data: %.2f tokens a character; %s of %s tokens are learned",
+        *(prepared.tokens_a_character, f"{labels:,}", f"{tokens:,}"),
     )
     if prepared.refused:
         first, left_out = prepared.refused[0], len(prepared.refused)

@@ -66,3 +66,8 @@ def _in_netrc() -> bool:
         return any("wandb" in host for host in netrc.netrc(path).hosts)
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def choose_trackers(config):
+    one = choose_tracker(config)
+    return [] if one == "none" else [one]

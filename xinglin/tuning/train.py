@@ -1,27 +1,24 @@
 """The only training entry.
 
 xinglin finetune --base_model smollm2-135m --data_path data/llama_data.json --output_dir runs/first
+torchrun --nproc_per_node 8 finetune.py --config configs/llama-7b-report.yaml
 """
 
-import dataclasses
 import logging
 import math
-import os
-import resource
+import shlex
 import sys
-import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from peft.helpers import disable_input_dtype_casting
-from transformers import TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from xinglin.backbone import (
-    PRECISIONS,
     Precision,
     agree,
     choose_precision,
@@ -30,16 +27,18 @@ from xinglin.backbone import (
     load_base,
     training_attention,
 )
-from xinglin.errors import UserError
+from xinglin.errors import Stopped, UserError
 from xinglin.prompts import RUN_FILE, check_name
 from xinglin.records import write_json
 from xinglin.tokenizer import Tokenizer, load_tokenizer
-from xinglin.tuning import checkpoint, methods
+from xinglin.tuning import checkpoint, checks, methods, processes
+from xinglin.tuning.callbacks import LogFile, ProgressBar, SaveEvery, StopOnSignal
 from xinglin.tuning.options import FinetuneConfig
-from xinglin.tuning.plot import loss_curve
+from xinglin.tuning.plot import draw
+from xinglin.tuning.preflight import Preflight, device_name, resident_peak
 from xinglin.tuning.prepare import Prepared, data_paths, prepare
-from xinglin.tuning.progress import ProgressBar
-from xinglin.tuning.trackers import choose_tracker
+from xinglin.tuning.runlog import open_runs
+from xinglin.tuning.trackers import choose_trackers
 from xinglin.tuning.trainer import AnswerTrainer
 
 log = logging.getLogger(__name__)
@@ -48,42 +47,110 @@ _GENERATION = {"max_new_tokens": 256, "do_sample": False}
 """Stored with the adapter, so that everyone asks the model in the same way."""
 
 
-def _check(config: FinetuneConfig) -> None:
-    """Refuse settings that cannot work, naming values that can."""
-    _check_numbers(config)
-    if config.precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("precision fp16 needs a GPU; on a CPU take bf16, fp32 or auto")
-    if config.method == "full" and config.save_format == "bin":
-        raise UserError("save_format bin is for adapters; --method full writes model.safetensors")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("this version trains in one process; start it without torchrun")
-    methods.quantization(config)
-    if others := methods.options_of_others(config):
-        log.warning("%s: of no use with --method %s", ", ".join(others), config.method)
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to start.
+
+    Attributes:
+        settings: what its checkpoints say of it.
+        resume: the checkpoint it goes on from.
+    """
+
+    config: FinetuneConfig
+    folder: Path
+    prepared: Prepared
+    precision: Precision
+    trainer: AnswerTrainer
+    settings: dict[str, Any]
+    resume: Path | None
 
 
-def _check_numbers(config: FinetuneConfig) -> None:
-    positive = ("batch_size", "micro_batch_size", "num_epochs", "lora_r", "lora_alpha", "bottleneck_size")
-    for name in (*positive, "learning_rate"):
-        if not 0 < getattr(config, name) < math.inf:
-            raise UserError(f"{name} must be above 0, got {getattr(config, name)}")
-    for name in ("lora_dropout", "adapter_dropout", "warmup_ratio"):
-        if not 0 <= getattr(config, name) < 1:
-            raise UserError(f"{name} must be at least 0 and below 1, got {getattr(config, name)}")
-    if config.batch_size % config.micro_batch_size:
-        works = [n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0]
-        raise UserError(
-            f"batch_size {config.batch_size} is not divisible by micro_batch_size {config.micro_batch_size}; "
-            f"micro_batch_size may be {', '.join(map(str, works))}"
+def finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """Tune the base on the data and write the run's folder.
+
+    Under torchrun all processes call this; the first one writes.
+
+    Returns:
+        The contents of `metrics.json`.
+
+    Raises:
+        UserError: anything about the settings, files or disk that the user can put right.
+        Stopped: SIGTERM came; where the run stands is saved.
+    """
+    with ready(config) as run:
+        return _train(run)
+
+
+@contextmanager
+def ready(config: FinetuneConfig) -> Iterator[Run]:
+    """Check everything, read the data, load the base and put the method on it.
+
+    Raises:
+        UserError: as `finetune`.
+    """
+    config = methods.resolved(config)
+    checks.check(config)
+    trackers = choose_trackers(config)
+    check_name(config.prompt_template_name)
+    resume = checks.find_checkpoint(config)
+    with processes.joined(), ExitStack() as stack:
+        base = processes.on_first(lambda: find_base(config.base_model))
+        if Path(config.output_dir).resolve() == Path(base).resolve():
+            raise UserError(f"output_dir {config.output_dir!r} is the base's own folder; give another")
+        log.info("device: %s", device_name())
+        _tell_of_more_gpus()
+        prepared = prepare(config, load_tokenizer(base), base)
+        settings = checks.settings(config, [checkpoint.file_digest(path) for path in data_paths(config.data_path)])
+        if resume:
+            checks.require_same_way(settings, resume)
+        output = checkpoint.output_folder(
+            config.output_dir, overwrite=config.overwrite_output_dir, resume=bool(config.resume_from_checkpoint)
         )
-    for name, least in {"cutoff_len": 8, "max_tokens_per_micro_batch": 0, "eval_steps": 0}.items():
-        if getattr(config, name) < least:
-            raise UserError(f"{name} must be at least {least}, got {getattr(config, name)}")
+        folder = processes.on_first(lambda: stack.enter_context(output))
+        stack.enter_context(checkpoint.disk_errors(folder))
+        precision = choose_precision(config.precision)
+        arguments = _arguments(config, folder, prepared, precision, trackers)
+        trainer = _trainer(config, prepared, precision, arguments, settings)
+        yield Run(config, folder, prepared, precision, trainer, settings, resume)
 
 
-def _arguments(config: FinetuneConfig, folder: Path, prepared: Prepared, precision: Precision) -> TrainingArguments:
-    tracker = choose_tracker(config)
-    when = ("steps" if config.eval_steps else "epoch") if prepared.val else "no"
+def _tell_of_more_gpus() -> None:
+    gpus = torch.cuda.device_count()
+    if gpus > 1 and processes.count() == 1:
+        script = sys.argv[0] if sys.argv[0].endswith("finetune.py") else "-m xinglin finetune"
+        rest = shlex.join(sys.argv[1:]).removeprefix("finetune ")
+        log.info("%d GPUs are here, one is used; for all: torchrun --nproc_per_node %d %s %s", gpus, gpus, script, rest)
+
+
+def _trainer(
+    config: FinetuneConfig, prepared: Prepared, precision: Precision, arguments: TrainingArguments, settings: Any
+) -> AnswerTrainer:
+    set_seed(config.seed)
+    model = _tunable(config, precision, prepared.encoding.tokenizer)
+    set_seed(config.seed + processes.rank())  # what starts out is equal, dropout is not
+    trainable = methods.trainable_parameters(model)
+    kept = config.save_total_limit + 2  # the best one, and the one being written
+    processes.on_first(lambda: checkpoint.require_room(Path(arguments.output_dir), 4 * trainable * (3 * kept + 1)))
+    log.info("precision: %s (%s)", precision.name, precision.reason)
+    log.info("method: %s; trainable: %s parameters", config.method, f"{trainable:,}")
+    trainer = AnswerTrainer(
+        config,
+        prepared.mixture,
+        prepared.encoding,
+        settings,
+        model=model,
+        args=arguments,
+        train_dataset=prepared.rows,
+        eval_dataset=prepared.val or None,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(
+    config: FinetuneConfig, folder: Path, prepared: Prepared, precision: Precision, trackers: list[str]
+) -> TrainingArguments:
+    when = "steps" if config.eval_steps else "epoch"
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=config.batch_size,
@@ -99,17 +166,18 @@ def _arguments(config: FinetuneConfig, folder: Path, prepared: Prepared, precisi
         bf16=precision.name == "bf16",
         fp16=precision.name == "fp16",
         use_cpu=not torch.cuda.is_available(),
-        logging_steps=1 if prepared.steps <= 500 else 10,
-        eval_strategy=when,
+        logging_steps=1,
+        eval_strategy=when if prepared.val else "no",
         save_strategy=when,
         eval_steps=config.eval_steps or None,
         save_steps=config.eval_steps or 500,
-        save_total_limit=1,
-        load_best_model_at_end=prepared.val is not None,
-        metric_for_best_model="eval_loss",
+        ddp_find_unused_parameters=False,
+        save_only_model=config.fsdp,  # else the Trainer refuses a sharded base; ours saves all of it
+        load_best_model_at_end=bool(prepared.val),
+        metric_for_best_model="eval_loss" if prepared.val else None,
         greater_is_better=False,
         remove_unused_columns=False,
-        report_to=[] if tracker == "none" else [tracker],
+        report_to=trackers,
         run_name=config.wandb_run_name or None,
         seed=config.seed,
         dataloader_pin_memory=False,
@@ -119,134 +187,91 @@ def _arguments(config: FinetuneConfig, folder: Path, prepared: Prepared, precisi
     return arguments
 
 
-def _resume(config: FinetuneConfig) -> str | None:
-    named = {"true": True, "false": False}  # the flag takes a path too, so `True` arrives as text
-    resume = named.get(str(config.resume_from_checkpoint).lower(), config.resume_from_checkpoint)
-    if isinstance(resume, str) and resume and not Path(resume, "trainer_state.json").is_file():
-        raise UserError(f"resume_from_checkpoint {resume!r}: not a checkpoint folder (it has no trainer_state.json)")
-    if resume is True:
-        whole = checkpoint.whole_checkpoints(Path(config.output_dir))
-        if not whole:
-            raise UserError(f"resume_from_checkpoint: {config.output_dir} holds no whole checkpoint-N folder")
-        resume = str(whole[-1])
-    if resume:
-        methods.require_same(config, Path(resume))
-    return resume or None
-
-
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Tune the base on the data and write the run's folder.
-
-    Returns:
-        The contents of `metrics.json`.
-
-    Raises:
-        UserError: anything about the settings, files or disk that the user can put right.
-    """
-    config = methods.resolved(config)
-    _check(config)
-    resume = _resume(config)
-    check_name(config.prompt_template_name)
-    base = find_base(config.base_model)
-    if Path(config.output_dir).resolve() == Path(base).resolve():
-        raise UserError(f"output_dir {config.output_dir!r} is the base's own folder; give another")
-    prepared = prepare(config, load_tokenizer(base), base)
-    with checkpoint.output_folder(
-        config.output_dir, overwrite=config.overwrite_output_dir, resume=resume is not None
-    ) as folder:
-        return _train(config, folder, prepared, resume)
-
-
 def _tunable(config: FinetuneConfig, precision: Precision, tokenizer: Tokenizer) -> Any:
     """The base with what is to be trained; all of its weights are fp32 masters when all are trained."""
     held = Precision(torch.float32, "masters") if config.method == "full" else precision
     base = load_base(
-        config.base_model, held, training_attention(config.cutoff_len), quantization=methods.quantization(config)
+        config.base_model,
+        held,
+        training_attention(config.cutoff_len),
+        quantization=methods.quantization(config),
+        shards=processes.count() if config.fsdp else 1,
     )
     agree(base, tokenizer)
     return methods.attach(keep_trainable(base), config)
 
 
-def _train(config: FinetuneConfig, folder: Path, prepared: Prepared, resume: str | None) -> dict[str, Any]:
-    set_seed(config.seed)
-    precision = choose_precision(config.precision)
-    arguments = _arguments(config, folder, prepared, precision)
-    model = _tunable(config, precision, prepared.encoding.tokenizer)
-    trainable = methods.trainable_parameters(model)
-    checkpoint.require_room(folder, 4 * trainable * 7)  # two checkpoints with Adam's two moments, and the result
-    if config.overwrite_output_dir and resume is None:
-        checkpoint.clear_run(folder)
-    log.info("precision: %s (%s)", precision.name, precision.reason)
-    log.info("method: %s; trainable: %s parameters", config.method, f"{trainable:,}")
-    progress = ProgressBar()
-    trainer = AnswerTrainer(
-        config,
-        prepared.mixture,
-        prepared.encoding,
-        model=model,
-        args=arguments,
-        train_dataset=prepared.rows,
-        eval_dataset=prepared.val or None,
-    )
-    trainer.remove_callback(PrinterCallback)
+def _train(run: Run) -> dict[str, Any]:
+    config, trainer = run.config, run.trainer
+    if config.overwrite_output_dir and not config.resume_from_checkpoint:
+        processes.on_first(lambda: checkpoint.clear_run(run.folder))
+    progress, stop = ProgressBar(), StopOnSignal()
+    trainer.add_callback(Preflight(trainer, run.prepared))
     trainer.add_callback(progress)
-    started = time.perf_counter()
-    lora = isinstance(model, PeftModel)
-    # under autocast PEFT's own cast would only make fp32 copies of every input
-    half = disable_input_dtype_casting(model, active=precision.name != "fp32") if lora else nullcontext()
-    with checkpoint.disk_errors(folder):
-        with progress.bar, half:
-            trainer.train(resume_from_checkpoint=resume)
-        seconds = time.perf_counter() - started
-        metrics = _metrics(trainer, prepared, seconds)
-        metrics |= {"method": config.method, "trainable_parameters": trainable, "precision": precision.name}
-        return _finish(config, folder, trainer, prepared, metrics)
+    trainer.add_callback(stop)
+    if config.save_steps:
+        trainer.add_callback(SaveEvery(config.save_steps))
+    if config.early_stopping_patience:
+        trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
+    if processes.rank() == 0:
+        trainer.add_callback(LogFile(run.folder))
+    if run.resume and checks.finished(run.resume, config, run.prepared.steps):
+        trainer.take_up(run.resume)
+    else:
+        with progress.bar, stop.listening():
+            trainer.train(resume_from_checkpoint=run.resume and str(run.resume))
+    if stop.stopped:
+        done = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
+        raise Stopped(f"{done} is saved in {run.folder}; go on with --resume_from_checkpoint True")
+    return _finish(run, _metrics(run))
 
 
-def _metrics(trainer: AnswerTrainer, prepared: Prepared, seconds: float) -> dict[str, Any]:
-    losses = [
-        entry["loss"] for entry in trainer.state.log_history if "loss" in entry
-    ]  # of the whole run, resumed or not
-    best = trainer.state.best_metric
-    evaluated = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+def _metrics(run: Run) -> dict[str, Any]:
+    state, prepared = run.trainer.state, run.prepared
+    seconds = run.trainer.seconds()
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # of the whole run, resumed or not
+    evaluated = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+    best = state.best_metric
     return {
+        "method": run.config.method,
+        "trainable_parameters": methods.trainable_parameters(run.trainer.model),
+        "precision": run.precision.name,
+        "processes": processes.count(),
         "train_loss": sum(losses) / len(losses),
         "eval_loss": best if best is not None else (evaluated[-1] if evaluated else None),
-        "steps": trainer.state.global_step,
-        "epochs": trainer.state.epoch,
+        "steps": state.global_step,
+        "epochs": state.epoch,
         "train_records": sum(prepared.mixture.counts),
         "eval_records": len(prepared.val),
-        "tokens": trainer.tokens_seen,
+        "tokens": run.trainer.tokens_seen,
         "seconds": round(seconds, 1),
-        "tokens_per_second": round(trainer.tokens_seen / seconds, 1),
+        "tokens_per_second": round(run.trainer.tokens_seen / max(seconds, 1e-9), 1),
         "rows_cut": prepared.cut,
         "rows_left_out": len(prepared.refused),
         "gpu_memory_mb": torch.cuda.max_memory_allocated() >> 20 if torch.cuda.is_available() else 0,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20,
+        "peak_memory_mb": resident_peak() >> 20,
     }
 
 
-def _finish(
-    config: FinetuneConfig, folder: Path, trainer: AnswerTrainer, prepared: Prepared, metrics: dict[str, Any]
-) -> dict[str, Any]:
+def _finish(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
     """Write the run's files, read the adapter back, and only then let them appear."""
-    template = prepared.encoding.template
+    config, folder, trainer = run.config, run.folder, run.trainer
+    template = run.prepared.encoding.template
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     with checkpoint.staged(folder) as scratch:
-        checkpoint.save_run(model, scratch, prepared.encoding, config.save_format, PRECISIONS[metrics["precision"]])
-        metrics["reload_logit_difference"] = checkpoint.verify(model, scratch, prepared.rows[0].input_ids[:64])
-        write_json(scratch / "metrics.json", metrics)
-        write_json(scratch / "log.json", trainer.state.log_history)
-        loss_curve(trainer.state.log_history, scratch / "loss.png")
-        record = {
-            "config": dataclasses.asdict(config),
-            "prompt_template": template.name,
-            "prompt_sha256": template.digest(),
-            "data_sha256": [checkpoint.file_digest(path) for path in data_paths(config.data_path)],
-            "generation": _GENERATION,
-        }
-        write_json(scratch / RUN_FILE, record)
+        with processes.same_fate():
+            checkpoint.save_run(model, scratch, run.prepared.encoding, config.save_format, run.precision.dtype)
+        metrics["reload_logit_difference"] = checkpoint.verify(model, scratch, run.prepared.rows[0].input_ids[:64])
+        if processes.rank() == 0:
+            write_json(scratch / "metrics.json", metrics)
+            draw(open_runs([folder]), scratch / "curves.png")
+            record = {
+                **run.settings,
+                "prompt_template": template.name,
+                "prompt_sha256": template.digest(),
+                "generation": _GENERATION,
+            }
+            write_json(scratch / RUN_FILE, record)
     evaluated = f", eval_loss {metrics['eval_loss']:.4f}" if metrics["eval_loss"] is not None else ""
     log.info("train_loss %.4f%s", metrics["train_loss"], evaluated)
     log.info("%s written to %s (read back: the same)", "model" if config.method == "full" else "adapter", folder)

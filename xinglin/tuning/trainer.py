@@ -2,20 +2,35 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from accelerate.data_loader import prepare_data_loader
+from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
+from torch import distributed as dist
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
-from transformers.trainer_callback import TrainerControl
+from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
 from xinglin.dataset.encode import Encoded, Encoding
-from xinglin.errors import UserError
+from xinglin.errors import OneProcessError, UserError
+from xinglin.records import write_json
+from xinglin.tuning import checkpoint, processes
 from xinglin.tuning.methods import load_weights, save_weights
 from xinglin.tuning.mixing import Mixture
 from xinglin.tuning.options import FinetuneConfig
-from xinglin.tuning.packing import collate, micro_batches, token_losses
+from xinglin.tuning.packing import collate, share, token_losses
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=True)
 
 
 class _EpochSampler(Sampler[int]):
@@ -35,38 +50,149 @@ class _EpochSampler(Sampler[int]):
 
 
 class AnswerTrainer(Trainer):  # type: ignore[misc]
-    """A global batch is one item of the loader, split by a token budget inside the step.
+    """A global batch is one item of every process's loader; inside the step each takes its share of it.
 
-    Loss, in training and evaluation, is the mean over target tokens of the whole batch or set.
+    Loss, in training and evaluation, is the mean over target tokens of the whole batch or set, whatever the
+    micro-batches and processes. A base that is sharded (FSDP2) comes sharded; others are wrapped in DDP.
     """
 
-    def __init__(self, config: FinetuneConfig, mixture: Mixture, encoding: Encoding, **kwargs: Any) -> None:
+    def __init__(
+        self, config: FinetuneConfig, mixture: Mixture, encoding: Encoding, settings: dict[str, Any], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs, data_collator=lambda rows: {"rows": rows})
         budget = config.max_tokens_per_micro_batch or (8192 if torch.cuda.is_available() else 1024)
         self.limits = (config.micro_batch_size, budget)
-        self.mixture, self.encoding, self.pad_id = mixture, encoding, encoding.tokenizer.pad_id
-        self.save_format = config.save_format
-        self.tokens_seen = 0  # in this session; a resumed run does not count what it did not do
+        self.config, self.mixture, self.encoding, self.settings = config, mixture, encoding, settings
+        self.folder = Path(self.args.output_dir)
+        self.tokens_seen = 0  # by all processes, in this session; a resumed run does not count what it did not do
+        self.step_rows: list[Encoded] = []
+        self._began, self._logged, self._told = 0.0, (0, 0.0), 0.0
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return _EpochSampler(self.mixture)
+    def train(self, **kwargs: Any) -> Any:
+        """As the Trainer; under autocast PEFT's own cast would only make fp32 copies of every input."""
+        lora = isinstance(self.model, PeftModel) and (self.args.bf16 or self.args.fp16)
+        with disable_input_dtype_casting(self.model) if lora else nullcontext():
+            return super().train(**kwargs)
+
+    # ---- data
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Every process reads every global batch."""
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,
+            batch_size=self.config.batch_size,
+            sampler=_EpochSampler(self.mixture),
+            collate_fn=self.data_collator,
+        )
+        prepared: DataLoader[Any] = prepare_data_loader(loader, num_processes=1, process_index=0)
+        return prepared
+
+    def micro_batches(self, rows: list[Encoded]) -> list[list[Encoded]]:
+        """The part of a global batch that falls to this process."""
+        return share(rows, *self.limits, processes.count(), processes.rank())
+
+    # ---- the step
+
+    def forward(self, model: Any, group: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses of a micro-batch's target tokens, and the row of each.
+
+        Raises:
+            UserError: it does not fit the GPU.
+        """
+        try:
+            return token_losses(model, collate(group, self.encoding.tokenizer.pad_id, self.args.device))
+        except torch.OutOfMemoryError:
+            longest = max(len(row.input_ids) for row in group)
+            raise OneProcessError(
+                f"the GPU's memory does not hold {len(group)} rows of {longest} tokens; give a smaller "
+                f"--max_tokens_per_micro_batch ({max(longest, len(group) * longest // 2)}), --method qlora, "
+                "or several GPUs with --fsdp"
+            ) from None
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward over a global batch; the gradient is that of the mean over its target tokens."""
+        """Forward and backward over a global batch; the gradient is that of the mean over its target tokens.
+
+        Raises:
+            UserError: a loss is not a number; names the rows, in all processes.
+        """
         model.train()
         rows: list[Encoded] = inputs["rows"]
+        self.step_rows = rows
+        if not self.tokens_seen:
+            self._began = self._told = time.perf_counter()
+            self._logged = 0, self._began
         targets = sum(row.targets for row in rows)
         self.tokens_seen += sum(len(row.input_ids) for row in rows)
-        total = torch.zeros((), device=self.args.device)
-        for group in micro_batches(rows, *self.limits):
-            losses_N, _ = token_losses(model, collate(group, self.pad_id, self.args.device))
-            loss = losses_N.sum() / targets
-            if not torch.isfinite(loss):
-                where = ", ".join(row.id for row in group[:3])
-                raise UserError(f"loss is {loss.item()} at step {self.state.global_step + 1} (rows: {where})")
-            self.accelerator.backward(loss)
+        total, seen = torch.zeros((), device=self.args.device), []
+        groups = self.micro_batches(rows)
+        for number, group in enumerate(groups, 1):
+            last = number == len(groups)
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                losses_N, row_N = self.forward(model, group)
+                # averaging over processes, as DDP and FSDP do, must come out as a sum
+                loss = losses_N.sum() / targets
+                self.accelerator.backward(loss * processes.count())
             total += loss.detach()
-        return total
+            seen.append((group, losses_N.detach(), row_N))
+        self._sum_replicated(model)
+        mean, broken = processes.summed(float(total), float(not torch.isfinite(total)))
+        if broken:
+            self._stop_at(seen)
+        return torch.full((), mean, device=self.args.device)
+
+    def _sum_replicated(self, model: Any) -> None:
+        """Average the gradients of an adapter beside a sharded base: neither FSDP nor DDP looks after it."""
+        if self.is_distributed_loading_by_transformers:
+            for weight in model.parameters():
+                if weight.requires_grad and not isinstance(weight, DTensor):
+                    dist.all_reduce(weight.grad)
+                    weight.grad /= processes.count()
+
+    def _sync_replicated_trainable_parameters(self, model: Any) -> None:
+        """Nothing: they start equal by the seed, and `_sum_replicated` averages once a step (gloo too)."""
+
+    def _stop_at(self, seen: list[tuple[list[Encoded], torch.Tensor, torch.Tensor]]) -> None:
+        bad = [
+            group[row].id
+            for group, losses_N, row_N in seen
+            for row in sorted(set(row_N[~torch.isfinite(losses_N)].tolist()))
+        ]
+        names = [name for part in processes.gathered(bad) for name in part]
+        raise UserError(self._not_a_number("loss", names, len(names) == len(self.step_rows)))
+
+    def _not_a_number(self, what: str, names: list[str], every: bool) -> str:
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        advice = "--learning_rate may be too high" if every else "look at these records"
+        last = checkpoint.whole_checkpoints(self.folder)
+        kept = f"; {last[-1].name} is whole, go on from it with --resume_from_checkpoint True" if last else ""
+        return f"step {self.state.global_step + 1}: {what} is not a finite number (rows: {listed}); {advice}{kept}"
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        """As the Trainer; a gradient that is not a number stops the run (fp16's loss scaling skips such steps)."""
+        norm = super()._clip_grad_norm(model)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if not self.args.fp16 and not torch.isfinite(norm):
+            raise UserError(self._not_a_number("gradient", [row.id for row in self.step_rows], every=True))
+        return norm
+
+    def seconds(self) -> float:
+        """How long this session has trained, from its first step on."""
+        return time.perf_counter() - self._began if self.tokens_seen else 0.0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer, with the time that the run has taken, and the speed since the last line.
+
+        `seconds` goes on over stops; `tokens_per_second` is of all processes, without evaluating and saving.
+        """
+        now = time.perf_counter()
+        if "loss" in logs:
+            tokens, since = self._logged
+            logs["tokens_per_second"] = round((self.tokens_seen - tokens) / (now - since), 1)
+            self._logged = self.tokens_seen, now
+        before = next((entry["seconds"] for entry in reversed(self.state.log_history) if "seconds" in entry), 0.0)
+        logs["seconds"] = round(before + now - self._told, 3)
+        self._told = now
+        super().log(logs, start_time)
 
     @torch.no_grad()
     def evaluate(
@@ -76,25 +202,89 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         self.model.eval()
         started, total, count = time.perf_counter(), 0.0, 0
-        for group in micro_batches(rows, *self.limits):
-            losses_N, _ = token_losses(self.model, collate(group, self.pad_id, self.args.device))
+        for group in self.micro_batches(rows):
+            losses_N, _ = self.forward(self.model, group)
             total, count = total + float(losses_N.sum()), count + losses_N.numel()
-        metrics = {
-            f"{metric_key_prefix}_loss": total / count,
-            f"{metric_key_prefix}_runtime": time.perf_counter() - started,
-        }
+        total, targets = processes.summed(total, count)
+        seconds = time.perf_counter() - started
+        self._skip(seconds)
+        metrics = {f"{metric_key_prefix}_loss": total / targets, f"{metric_key_prefix}_runtime": seconds}
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _skip(self, seconds: float) -> None:
+        self._logged = self._logged[0], self._logged[1] + seconds
+
+    # ---- files
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        """Write a checkpoint that appears only when whole, then take away those over the limit."""
+        started = time.perf_counter()
+        best = self._best_folder()
+        self.state.best_model_checkpoint = best and str(best)
+        final = self.folder / f"checkpoint-{self.state.global_step}"
+        with checkpoint.written_whole(final) as scratch:
+            self._save(str(scratch))
+            self._save_optimizer_and_scheduler(str(scratch))
+            self._save_scaler(str(scratch))
+            self._save_rng_state(str(scratch))
+            if processes.rank() == 0:
+                for one in (*self.callback_handler.callbacks, self.control):
+                    if isinstance(one, ExportableState):
+                        self.state.stateful_callbacks[type(one).__name__] = one.state()
+                write_json(scratch / checkpoint.SETTINGS, self.settings)
+                self.state.save_to_json(str(scratch / "trainer_state.json"))
+        if processes.rank() == 0:
+            checkpoint.rotate(self.folder, self.config.save_total_limit, {final, best})
+        self._skip(time.perf_counter() - started)
+
+    def _best_folder(self) -> Path | None:
+        step = self.state.best_global_step
+        return self.folder / f"checkpoint-{step}" if step else None
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """As the Trainer; the best checkpoint is found again though the run's folder was moved."""
+        result: tuple[int, int] = super()._init_training_state(*args, **kwargs)
+        best = self._best_folder()
+        if best and best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        return result
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(self.accelerator.unwrap_model(self.model), folder, self.save_format)
-        self.encoding.template.save(folder, self.encoding.tokenizer.begins)  # so it can be asked
+        save_weights(self.accelerator.unwrap_model(self.model), folder, self.config.save_format)
+        if processes.rank() == 0:
+            self.encoding.template.save(folder, self.encoding.tokenizer.begins)  # so it can be asked
+
+    def _sharded(self) -> bool:
+        return any(isinstance(weight, DTensor) for weight in self.model.parameters() if weight.requires_grad)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._sharded():
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=_WHOLE)
+        if processes.rank() == 0:
+            torch.save(state, Path(output_dir, "optimizer.pt"))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, "scheduler.pt"))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self._sharded():
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state = torch.load(Path(checkpoint, "optimizer.pt"), weights_only=True) if processes.rank() == 0 else {}
+        set_optimizer_state_dict(self.model, self.optimizer.optimizer, state, options=_WHOLE)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(model or self.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         load_weights(self.model, Path(self.state.best_model_checkpoint))
+
+    def take_up(self, last: Path) -> None:
+        """Take state and weights from a run's last checkpoint, where only what comes after training is missing."""
+        self.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+        best = self._best_folder()
+        load_weights(self.model, best if best and self.args.load_best_model_at_end else last)
