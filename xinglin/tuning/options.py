@@ -50,9 +50,10 @@ class FinetuneConfig:
         overwrite_output_dir: replace the run that output_dir holds.
         resume_from_checkpoint: a checkpoint-N folder of an interrupted run, or True for the last in output_dir (from
             the beginning where there is none yet).
-        report_to: tracker to send curves to; wandb_run_name asks for wandb by itself.
-        wandb_project: project of the W&B run.
-        wandb_run_name: names the W&B run; tracks only where wandb is installed and logged in, or offline.
+        report_to: where to send curves: tensorboard, wandb, swanlab, or several joined by commas; none for nowhere.
+        wandb_project: project of the run in W&B and in SwanLab.
+        wandb_run_name: names the run in W&B and in SwanLab; without report_to it asks for wandb, where that is
+            installed and logged in, or offline.
         wandb_watch: what W&B watches: gradients, parameters, all or false.
         wandb_log_model: whether W&B uploads checkpoints: checkpoint, end or false.
     """
@@ -92,7 +93,7 @@ class FinetuneConfig:
     seed: int = 42
     overwrite_output_dir: bool = False
     resume_from_checkpoint: str | bool | None = None
-    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    report_to: str | list[str] = "none"
     wandb_project: str = ""
     wandb_run_name: str = ""
     wandb_watch: str = ""

@@ -38,7 +38,7 @@ from xinglin.tuning.plot import draw
 from xinglin.tuning.preflight import Preflight, device_name, resident_peak
 from xinglin.tuning.prepare import Prepared, data_paths, prepare
 from xinglin.tuning.runlog import open_runs
-from xinglin.tuning.trackers import choose_trackers
+from xinglin.tuning.trackers import choose_trackers, open_trackers
 from xinglin.tuning.trainer import AnswerTrainer
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def _arguments(
         metric_for_best_model="eval_loss" if prepared.val else None,
         greater_is_better=False,
         remove_unused_columns=False,
-        report_to=trackers,
+        report_to=processes.on_first(lambda: open_trackers(config, trackers)),
         run_name=config.wandb_run_name or None,
         seed=config.seed,
         dataloader_pin_memory=False,
