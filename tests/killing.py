@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import shutil
+import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -22,6 +23,14 @@ from bases import make_base
 from two import SERVER
 
 from xinglin.tuning.options import FinetuneConfig
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"eval_steps": 4, "save_steps": 3, "save_total_limit": 2},
+    {"num_epochs": 3.5, "save_steps": 1, "method": "adapter", "lora_r": 8, "lora_dropout": 0.0, "adapter_dropout": 0.1},
+    {"num_epochs": 20, "learning_rate": 0.5, "early_stopping_patience": 2, "val_set_size": 8},
+]
+"""Evaluations once an epoch; in between; with the last epoch cut short; until they no longer get better."""
 
 
 def make_config(folder: Path, **changes: Any) -> FinetuneConfig:
@@ -89,7 +98,7 @@ def kill_once(config: FinetuneConfig, seconds: float, dice: random.Random) -> st
         time.sleep(0.001)
     time.sleep(dice.uniform(0, seconds))
     if dice.random() < 0.5:
-        while process.is_alive() and not any(folder.glob(".scratch-checkpoint-*")):
+        while process.is_alive() and not any(folder.glob(".scratch-*")):
             pass
         time.sleep(dice.uniform(0, 0.02))
     process.kill()
@@ -123,21 +132,21 @@ def main() -> None:
     asked = parser.parse_args()
     dice = random.Random(asked.seed)
     folder = Path(tempfile.mkdtemp())
-    config = make_config(folder)
-    process = start(config)
-    process.join()
-    whole = outcome(folder / "whole")
-    seconds = training_seconds(folder / "whole")
+    configs = [replace(make_config(folder), output_dir=str(folder / f"whole-{n}"), **VARIANTS[n]) for n in range(4)]
+    for process in [start(config) for config in configs]:
+        process.join()
     equal = 0
     for number in range(asked.runs):
+        config = configs[number % 4]
         one = replace(config, output_dir=str(folder / f"run-{number}"), resume_from_checkpoint="True")
-        kills = kill_and_resume(one, seconds, dice)
-        same = outcome(Path(one.output_dir)) == whole
+        kills = kill_and_resume(one, training_seconds(Path(config.output_dir)), dice)
+        same = outcome(Path(one.output_dir)) == outcome(Path(config.output_dir))
         equal += same
         said = f"{'equal' if same else 'DIFFERENT'} after {len(kills)} kills"
         print(f"run {number + 1}: {said} ({' | '.join(kills)})", flush=True)
-    print(f"{equal} of {asked.runs} equal the run of {seconds:.1f} s that nobody stopped")
+    print(f"{equal} of {asked.runs} equal the runs that nobody stopped")
     shutil.rmtree(folder)
+    sys.exit(equal < asked.runs)
 
 
 if __name__ == "__main__":

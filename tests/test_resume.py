@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from killing import kill_and_resume, make_config, outcome, start, training_seconds
+from killing import VARIANTS, kill_and_resume, make_config, outcome, start, training_seconds
 
 from xinglin.errors import Stopped, UserError
 from xinglin.tuning import callbacks, checkpoint
@@ -121,6 +121,20 @@ def test_a_learning_rate_that_breaks_the_weights_is_said_to(whole, tmp_path):
         finetune(another(whole, tmp_path, learning_rate=1e30, num_epochs=3))
 
 
+@pytest.mark.parametrize("variant", range(1, len(VARIANTS)))
+def test_runs_of_other_rhythms_end_as_if_they_had_not_been_stopped(whole, tmp_path, monkeypatch, variant):
+    config = replace(another(whole, tmp_path, **VARIANTS[variant]), output_dir=str(tmp_path / "whole"))
+    steps = finetune(config)["steps"]
+    part = another(config, tmp_path, resume_from_checkpoint="True")
+    for step in (1, 4, 5, 9, steps - 1):  # ends of epochs, evaluations, and neither
+        with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"step {step} of"):
+            stop_at(step, patch)
+            finetune(part)
+        assert checkpoint.whole_checkpoints(tmp_path / "out")[-1].name == f"checkpoint-{step}"
+    finetune(part)
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
+
+
 def test_early_stopping_ends_the_run_with_its_best_weights(whole, tmp_path):
     config = another(whole, tmp_path, learning_rate=0.5, num_epochs=20, early_stopping_patience=1)
     metrics = finetune(config)
@@ -132,7 +146,7 @@ def test_early_stopping_ends_the_run_with_its_best_weights(whole, tmp_path):
     kept = tmp_path / "out" / f"checkpoint-{5 * (best + 1)}" / "adapter_model.safetensors"
     assert kept.read_bytes() == (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
     before = outcome(tmp_path / "out")
-    (tmp_path / "out" / "metrics.json").unlink()  # as if killed before its end
+    (tmp_path / "out" / "xinglin.json").unlink()  # as if killed before its end
     finetune(replace(config, resume_from_checkpoint="True"))
     assert outcome(tmp_path / "out") == before
 
@@ -155,6 +169,7 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(whole, tmp_path, caplog
         ({"data_path": str(data)}, "the data have changed since"),
         ({"seed": 3}, "has seed 42, asked for is 3"),
         ({"batch_size": 4}, "has batch_size 8, asked for is 4"),
+        ({"cutoff_len": 400}, "has cutoff_len 512, asked for is 400"),
     ):
         with pytest.raises(UserError, match=said):
             finetune(another(whole, tmp_path, resume_from_checkpoint=last, **changes))
@@ -168,3 +183,59 @@ def test_to_resume_what_has_no_checkpoint_yet_is_to_begin(whole, tmp_path, caplo
     finetune(another(whole, tmp_path, resume_from_checkpoint="True"))
     assert "holds no checkpoint yet; from the beginning" in caplog.text
     assert outcome(tmp_path / "out") == outcome(Path(whole.output_dir))
+
+
+def test_a_run_that_is_through_is_left_alone(whole, tmp_path, caplog):
+    before = {path.name: path.read_bytes() for path in Path(whole.output_dir).iterdir() if path.is_file()}
+    with caplog.at_level("INFO"):
+        metrics = finetune(replace(whole, resume_from_checkpoint="True"))
+    assert "this run is through" in caplog.text
+    assert metrics["steps"] == 30
+    assert before == {path.name: path.read_bytes() for path in Path(whole.output_dir).iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("last", [20, 30])
+def test_a_run_may_go_on_in_another_folder(whole, tmp_path, monkeypatch, last):
+    """Its best checkpoint may lie where it was."""
+    first = replace(whole, output_dir=str(tmp_path / "first"), learning_rate=0.5, save_total_limit=10)
+    finetune(first)
+    config = replace(
+        first, output_dir=str(tmp_path / "out"), resume_from_checkpoint=f"{first.output_dir}/checkpoint-{last}"
+    )
+    finetune(config)
+    expected, got = outcome(tmp_path / "first"), outcome(tmp_path / "out")
+    assert got == expected
+
+
+def test_resume_false_is_no_leave_to_overwrite(whole, tmp_path):
+    with pytest.raises(UserError, match="already holds a run"):
+        finetune(replace(whole, resume_from_checkpoint="False"))
+
+
+def test_a_refused_run_does_not_cost_the_one_it_was_to_overwrite(whole, tmp_path, monkeypatch):
+    from xinglin.tuning import preflight
+
+    finetune(another(whole, tmp_path, num_epochs=1))
+    before = outcome(tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="memory: "):
+        patch.setattr(preflight, "_free_memory", lambda: 1)
+        finetune(another(whole, tmp_path, num_epochs=1, overwrite_output_dir=True))
+    assert outcome(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("content", [None, b"broken"])
+def test_a_checkpoint_without_its_optimizer_is_refused(whole, tmp_path, content):
+    finetune(another(whole, tmp_path, num_epochs=1))
+    file = tmp_path / "out" / "checkpoint-5" / "optimizer.pt"
+    file.unlink()
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match="checkpoint-5: optimizer or schedule cannot be read"):
+        finetune(another(whole, tmp_path, resume_from_checkpoint="True"))
+
+
+def test_a_copied_checkpoint_of_another_name_is_left_alone(whole, tmp_path):
+    finetune(another(whole, tmp_path, num_epochs=1))
+    (tmp_path / "out" / "checkpoint-5").rename(tmp_path / "out" / "checkpoint-best")
+    finetune(another(whole, tmp_path, num_epochs=1, resume_from_checkpoint="True", overwrite_output_dir=True))
+    assert (tmp_path / "out" / "checkpoint-best" / "trainer_state.json").is_file()

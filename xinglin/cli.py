@@ -165,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {where}{error}", file=sys.stderr)
         return 2
     except Stopped as stopped:
-        print(f"stopped: {stopped}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"stopped: {stopped}", file=sys.stderr)
         return 143
     except BrokenPipeError:  # `xinglin kg show … | head`
         return 0

@@ -11,10 +11,11 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl
+from transformers.trainer_utils import SaveStrategy
 
 from xinglin.console import stderr
 from xinglin.records import atomic_write
-from xinglin.tuning import processes
+from xinglin.tuning import checkpoint, processes
 from xinglin.tuning.runlog import LOG_FILE
 
 log = logging.getLogger(__name__)
@@ -58,13 +59,23 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
 
 
 class LogFile(TrainerCallback):  # type: ignore[misc]
-    """Writes every figure to `log.jsonl` as it comes; a resumed run's file begins with what its checkpoint knows."""
+    """Writes every figure to `log.jsonl` as it comes; a resumed run's file begins with what its checkpoint knows.
 
-    def __init__(self, folder: Path) -> None:
+    An earlier run that is to be overwritten is taken away here, when nothing can refuse this one any more.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+        self.folder, self.overwrite = folder, overwrite
         self.path = folder / LOG_FILE
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin the file."""
+        if self.overwrite:
+            checkpoint.clear_run(self.folder)
+        self.begin(state)
+
+    def begin(self, state: Any) -> None:
+        """Write what the run's state knows."""
         with atomic_write(self.path) as file:
             file.writelines(map(_line, filter(_figures, state.log_history)))
 
@@ -92,7 +103,7 @@ class SaveEvery(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for one where its time has come."""
-        if state.global_step % self.steps == 0 and not _ends_epoch(state):
+        if state.global_step % self.steps == 0 and not _saves_soon(args, state):
             control.should_save = True
 
 
@@ -123,14 +134,15 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         self.stopped = processes.summed(self.asked)[0] > 0 and state.global_step < state.max_steps
         if self.stopped:
             control.should_training_stop = True
-            control.should_save = control.should_save or not _ends_epoch(state)
+            control.should_save = control.should_save or not _saves_soon(args, state)
 
     def on_epoch_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         """In the middle of an epoch, leave out what belongs to its end."""
-        if self.stopped and not _ends_epoch(state):
+        if self.stopped and not _saves_soon(args, state):
             control.should_evaluate = control.should_save = False
 
 
-def _ends_epoch(state: Any) -> bool:
-    """Whether the end of the epoch, with its evaluation and its checkpoint, is about to come."""
-    return float(state.epoch).is_integer()
+def _saves_soon(args: Any, state: Any) -> bool:
+    """Whether the epoch ends here, with an evaluation, and a checkpoint that knows of it."""
+    ends = float(state.epoch).is_integer() or state.global_step >= state.max_steps
+    return args.save_strategy == SaveStrategy.EPOCH and ends

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def output_folder(path: str, *, overwrite: bool, resume: bool) -> Iterator[Path]
         UserError: it holds a run already, is a file, or cannot be written to; the disk is full.
     """
     folder = Path(path)
-    existed = folder.exists()
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     if _holds_run(folder) and not (overwrite or resume):
         raise UserError(
             f"output_dir {path!r} already holds a run; give another, or --overwrite_output_dir, "
@@ -72,20 +72,27 @@ def output_folder(path: str, *, overwrite: bool, resume: bool) -> Iterator[Path]
         probe.write_bytes(b"\0" * 4096)
         probe.unlink()
     except OSError as error:
-        if not existed:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            (folder / ".writable").unlink()
+        _remove_empty(made)
         raise UserError(f"output_dir {path!r}: cannot be written ({error.strerror}); give a writable folder") from None
     try:
         yield folder
     finally:
-        if not existed and not any(folder.iterdir()):
+        _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Take away those that hold nothing; each may hold the one before it."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 
 def _holds_run(folder: Path) -> bool:
     # a log alone is what a run has left that failed before its first checkpoint
     return folder.is_dir() and (
-        any((folder / name).exists() for name in _RUN_FILES if name != LOG_FILE) or any(folder.glob("checkpoint-*"))
+        any((folder / name).exists() for name in _RUN_FILES if name != LOG_FILE) or bool(_checkpoints(folder))
     )
 
 
@@ -95,7 +102,7 @@ def clear_run(folder: Path) -> None:
     for name in (*_RUN_FILES, *(_MODEL_FILES if whole else ())):
         for file in folder.glob(name):
             file.unlink()
-    discard(*folder.glob("checkpoint-*"), *folder.glob(".scratch-*"))
+    discard(*_checkpoints(folder), *folder.glob(".scratch-*"))
 
 
 def require_room(folder: Path, need: int) -> None:
@@ -117,8 +124,12 @@ def require_room(folder: Path, need: int) -> None:
 
 def whole_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints that were written to the end (the trainer's state is written last), the oldest first."""
-    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    return sorted(found, key=_step)
+    return [path for path in _checkpoints(folder) if (path / "trainer_state.json").is_file()]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """By step; a `checkpoint-best` is somebody's copy."""
+    return sorted((path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()), key=_step)
 
 
 def _step(checkpoint: Path) -> int:
@@ -126,7 +137,7 @@ def _step(checkpoint: Path) -> int:
 
 
 @contextmanager
-def written_whole(final: Path) -> Iterator[Path]:
+def written_whole(final: Path, collective: bool = False) -> Iterator[Path]:
     """A scratch folder that takes the name `final` when all processes have written to it and it is on the disk.
 
     What is killed on the way leaves `final` as it was, and a `.scratch-*` folder that the next one takes away.
@@ -136,19 +147,20 @@ def written_whole(final: Path) -> Iterator[Path]:
         if processes.rank() == 0:
             discard(*final.parent.glob(".scratch-*"))
             scratch.mkdir()
-    with _removed_after(scratch):
-        with processes.same_fate():
+    with _scratch_errors(scratch):
+        with processes.same_fate(collective):
             yield scratch
         with processes.same_fate():
             if processes.rank() == 0:
                 _flush(scratch)
-                if final.exists():  # of a way that was left for an earlier checkpoint
+                if final.exists():  # of a way that was left for an earlier checkpoint, which is still there
                     discard(final)
                 os.replace(scratch, final)
+                _sync(final.parent)
 
 
 @contextmanager
-def _removed_after(scratch: Path) -> Iterator[None]:
+def _scratch_errors(scratch: Path) -> Iterator[None]:
     """Take the scratch folder away in the end; a full disk is said to be one while it still is."""
     try:
         yield
@@ -164,11 +176,15 @@ def _removed_after(scratch: Path) -> Iterator[None]:
 def _flush(folder: Path) -> None:
     """Wait until files have reached the disk: a name must not get there before what it names."""
     for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def discard(*folders: Path) -> None:
@@ -216,13 +232,14 @@ def staged(folder: Path) -> Iterator[Path]:
         if processes.rank() == 0:
             discard(*folder.glob(".scratch-*"))
             scratch.mkdir()
-    with _removed_after(scratch):
+    with _scratch_errors(scratch):
         yield scratch
         with processes.same_fate():
             if processes.rank() == 0:
                 _flush(scratch)
                 for file in sorted(scratch.iterdir(), key=lambda file: file.name == RUN_FILE):
                     os.replace(file, folder / file.name)
+                _sync(folder)
 
 
 def save_run(model: Any, folder: Path, encoding: Encoding, save_format: str, dtype: torch.dtype) -> None:
@@ -260,9 +277,11 @@ def verify(model: Any, folder: Path, probe_T: list[int], tolerance: float = 1e-3
         RuntimeError: what was saved is not what was trained. The run must not count.
     """
     if not isinstance(model, PeftModel | BottleneckModel):
+        own = {key: _whole(weight) for key, weight in model.state_dict().items()}
+        if processes.rank() > 0:
+            return 0.0
         again = type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
-        own = model.state_dict()
-        wrong = [key for key in own if key not in again or not torch.equal(_whole(own[key]), again[key])]
+        wrong = [key for key in own if key not in again or not torch.equal(own[key], again[key])]
         if wrong:
             raise RuntimeError(f"saved model is not the trained one ({len(wrong)} tensors, first {wrong[0]})")
         return 0.0

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from xinglin.config import listed
 from xinglin.errors import UserError
 from xinglin.tuning import checkpoint, methods, processes
 from xinglin.tuning.options import FinetuneConfig
@@ -24,14 +25,17 @@ _AT_LEAST = {
     "early_stopping_patience": 0,
 }
 _MAY_CHANGE = {
-    *("output_dir", "resume_from_checkpoint", "overwrite_output_dir", "report_to", "save_format"),
+    *("data_path", "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "report_to", "save_format"),
     *("wandb_project", "wandb_run_name", "wandb_watch", "wandb_log_model"),
     *("micro_batch_size", "max_tokens_per_micro_batch", "group_by_length", "fsdp"),
     *("save_steps", "save_total_limit", "early_stopping_patience"),
 }
 """Options that change nothing of what a run learns."""
-_ORDER = {"data_path", "data_weights", "val_set_size", "batch_size", "seed"}
-"""Options that say which records come when: with others, a place in the data means nothing."""
+_FIXED = {
+    *("data_weights", "val_set_size", "batch_size", "seed"),
+    *("prompt_template_name", "enable_thinking", "cutoff_len", "train_on_inputs"),
+}
+"""Options that say which rows come when, and what they are: with others, a place in the data means nothing."""
 
 
 def check(config: FinetuneConfig) -> None:
@@ -95,8 +99,7 @@ def find_checkpoint(config: FinetuneConfig) -> Path | None:
     Raises:
         UserError: no checkpoint, or one of another run.
     """
-    named = {"true": True, "false": False}  # the flag takes a path too, so `True` arrives as text
-    asked = named.get(str(config.resume_from_checkpoint).lower(), config.resume_from_checkpoint)
+    asked = config.resume_from_checkpoint
     if not asked:
         return None
     if asked is True:
@@ -121,7 +124,7 @@ def settings(config: FinetuneConfig, data: list[str]) -> dict[str, Any]:
     Args:
         data: sha256 of each data file.
     """
-    return {"config": dataclasses.asdict(config), "data_sha256": data}
+    return {"config": dataclasses.asdict(config), "data_sha256": data, "processes": processes.count()}
 
 
 def require_same_way(now: dict[str, Any], found: Path) -> None:
@@ -136,18 +139,27 @@ def require_same_way(now: dict[str, Any], found: Path) -> None:
     then = json.loads(path.read_text("utf-8"))
     if then["data_sha256"] != now["data_sha256"]:
         raise UserError(f"resume_from_checkpoint {str(found)!r}: the data have changed since; start a new run")
+    full = now["config"]["method"] == "full"  # whose optimizer is stored otherwise when it is sharded
+    fixed, may_change = (_FIXED | {"fsdp"}, _MAY_CHANGE - {"fsdp"}) if full else (_FIXED, _MAY_CHANGE)
     changed = {
         name: (value, now["config"][name])
         for name, value in then["config"].items()
-        if name in now["config"] and name not in _MAY_CHANGE and value != now["config"][name]
+        if name in now["config"] and name not in may_change and not _same(value, now["config"][name])
     }
-    for name in _ORDER & changed.keys() - {"data_path"}:  # a moved file is the same file
+    for name in fixed & changed.keys():
         raise UserError(
             f"resume_from_checkpoint {str(found)!r} has {name} {changed[name][0]}, asked for is {changed[name][1]}; "
             "resume with what it began with"
         )
+    if then["processes"] != now["processes"]:
+        log.warning("resuming in %d processes, it began in %d: dropout differs", now["processes"], then["processes"])
     for name, (value, asked) in changed.items():
         log.warning("resuming with another %s: %s, it began with %s", name, asked, value)
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Lists may be spelled in two ways."""
+    return value == other or (isinstance(value, str | list) and listed(value) == listed(other))
 
 
 def finished(found: Path, config: FinetuneConfig, steps: int) -> bool:

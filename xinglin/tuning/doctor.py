@@ -12,6 +12,8 @@ from xinglin.tuning.preflight import Preflight
 from xinglin.tuning.trackers import choose_trackers
 from xinglin.tuning.train import ready
 
+log = logging.getLogger(__name__)
+
 _SAMPLES = 8
 
 
@@ -38,8 +40,11 @@ def doctor(config: FinetuneConfig) -> None:
             handler.setStream(sys.stdout)  # here the lines are the result
     choose_trackers(config)
     with ready(dataclasses.replace(config, report_to="none", wandb_run_name="")) as run:
+        if run.finished:
+            log.info("this run has done all its steps")
+            return
         run.trainer.add_callback(_AndNoFurther(run.trainer, run.prepared, _SAMPLES))
         try:
             run.trainer.train(resume_from_checkpoint=run.resume and str(run.resume))
         except _Measured:
-            logging.getLogger(__name__).info("all well: start it with finetune and the same options")
+            log.info("all well: start it with finetune and the same options")

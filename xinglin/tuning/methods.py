@@ -283,7 +283,8 @@ def require_same(config: FinetuneConfig, folder: Path) -> None:
 
 
 def resolved(config: FinetuneConfig) -> FinetuneConfig:
-    """The config with what its method decides filled in."""
-    if config.learning_rate is not None:
-        return config
-    return dataclasses.replace(config, learning_rate=LEARNING_RATES[config.method])
+    """The config with what its method decides filled in, and `True` and `False` read where a path may stand too."""
+    named = {"true": True, "false": None, "none": None, "": None}
+    resume = named.get(str(config.resume_from_checkpoint).lower(), config.resume_from_checkpoint)
+    rate = LEARNING_RATES[config.method] if config.learning_rate is None else config.learning_rate
+    return dataclasses.replace(config, learning_rate=rate, resume_from_checkpoint=resume)

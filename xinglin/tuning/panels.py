@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.lib.stride_tricks import sliding_window_view
 
-from xinglin.tuning.runlog import Floats, Run
+from xinglin.tuning.runlog import Floats, RunLog
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00", "#882255")
 """A run's colour by its place, told apart with any colour vision and on white: Okabe and Ito's
@@ -208,7 +208,7 @@ def _scientific(value: float, _: int) -> str:
     return np.format_float_scientific(value, precision=3, trim="-", exp_digits=1).replace(".e", "e") if value else "0"
 
 
-def draw_panel(axes: Any, panel: Panel, runs: Sequence[Run], *, bilingual: bool) -> None:
+def draw_panel(axes: Any, panel: Panel, runs: Sequence[RunLog], *, bilingual: bool) -> None:
     """Draw one figure of every run, a colour each."""
     drawing = _Drawing(axes, panel, runs=len(runs), bilingual=bilingual)
     for run, colour in zip(runs, COLOURS, strict=False):

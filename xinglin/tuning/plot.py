@@ -25,7 +25,7 @@ from xinglin.errors import UserError
 from xinglin.records import atomic_write
 from xinglin.tuning.options import PlotConfig
 from xinglin.tuning.panels import COLOURS, PANELS, Panel, draw_panel
-from xinglin.tuning.runlog import Run, open_runs
+from xinglin.tuning.runlog import RunLog, open_runs
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _LATIN = "DejaVu Sans"
 """The font that comes with matplotlib."""
 
 
-def _figure(runs: Sequence[Run], *, bilingual: bool) -> Figure:
+def _figure(runs: Sequence[RunLog], *, bilingual: bool) -> Figure:
     """The four panels with the names of the runs above them."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     for axes, panel in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
@@ -49,7 +49,7 @@ def _figure(runs: Sequence[Run], *, bilingual: bool) -> Figure:
     return figure
 
 
-def draw(runs: Sequence[Run], path: Path) -> None:
+def draw(runs: Sequence[RunLog], path: Path) -> None:
     """Draw loss, learning rate, gradient norm and throughput over the optimizer steps as PNG.
 
     The labels are Chinese and English, or English alone where no font with Chinese characters is installed.
@@ -113,7 +113,7 @@ def _first_chinese(entries: Iterable[Any]) -> str | None:
     return None
 
 
-def _svg(panel: Panel, runs: Sequence[Run]) -> str:
+def _svg(panel: Panel, runs: Sequence[RunLog]) -> str:
     """One panel as an element of an HTML page."""
     figure = Figure(figsize=(5.2, 3.5), layout="constrained")
     draw_panel(figure.subplots(), panel, runs, bilingual=True)
@@ -135,7 +135,7 @@ _HEAD = (
 )
 
 
-def _row(run: Run) -> list[str]:
+def _row(run: RunLog) -> list[str]:
     """A run's figures for the table, after its name."""
     losses, (steps, evaluated) = run.series("loss")[1], run.series("eval_loss")
     speeds, seconds = (values[np.isfinite(values)] for _, values in map(run.series, ("tokens_per_second", "seconds")))
@@ -168,7 +168,7 @@ svg text{font-family:system-ui,"PingFang SC","Noto Sans CJK SC","Microsoft YaHei
 """
 
 
-def to_html(runs: Sequence[Run]) -> str:
+def to_html(runs: Sequence[RunLog]) -> str:
     """The panels and a table, whose colours are the legend, as one HTML page that needs nothing beside it."""
     rows = []
     for run, colour in zip(runs, COLOURS, strict=False):

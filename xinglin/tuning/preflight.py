@@ -16,11 +16,12 @@ from typing import Any
 
 import psutil
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from xinglin.dataset.encode import Encoded
 from xinglin.errors import UserError
-from xinglin.tuning import methods, processes
+from xinglin.tuning import processes
 from xinglin.tuning.prepare import Prepared
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,10 @@ def resident_peak() -> int:
 
 
 def _free_memory() -> int:
-    return int(torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available)
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    in_container = memory_size() - psutil.Process().memory_info().rss
+    return int(min(in_container, psutil.virtual_memory().available))
 
 
 class Preflight(TrainerCallback):  # type: ignore[misc]
@@ -107,13 +111,23 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         model.zero_grad()
         a_token = sum(seconds) / sum(map(_padded, picked))
         whole = a_token * sum(map(_padded, groups)) * steps / self._steps_an_epoch()
-        moments = 8 * methods.trainable_parameters(model)  # of Adam, which come with the first step
-        if moments > _free_memory():
-            raise UserError(
-                f"memory: {_free_memory() / 1e9:.1f} GB are left, the optimizer will need {moments / 1e9:.1f} GB; "
-                "tune fewer weights (--lora_r, --method), or take more processes with --fsdp"
-            )
+        moments = self._moments()
+        with processes.same_fate():
+            free = _free_memory()
+            if moments > free:
+                raise UserError(
+                    f"memory: {free / 1e9:.1f} GB are left, the optimizer will need {moments / 1e9:.1f} GB; "
+                    "tune fewer weights (--lora_r, --method), or take more processes with --fsdp"
+                )
         return Estimate(whole + self._evaluations(steps), peak_memory() + moments)
+
+    def _moments(self) -> int:
+        """Bytes that Adam will add with the first step."""
+        if self.trainer.optimizer.state:  # of a resumed run: they are here
+            return 0
+        trained = [weight for weight in self.trainer.model.parameters() if weight.requires_grad]
+        local = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in trained]
+        return (2 if "8bit" in self.trainer.args.optim else 8) * sum(weight.numel() for weight in local)
 
     def _epoch(self) -> list[list[Encoded]]:
         """All micro-batches of this process in the first epoch."""
@@ -129,8 +143,9 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
     def _step(self, group: Sequence[Encoded]) -> float:
         """Seconds of one micro-batch, forward and backward."""
         started = time.perf_counter()
-        losses_N, _ = self.trainer.forward(self.trainer.model, group)
-        self.trainer.accelerator.backward(losses_N.sum() * 0)
+        with self.trainer.fitting(group):
+            losses_N, _ = self.trainer.forward(self.trainer.model, group)
+            self.trainer.accelerator.backward(losses_N.sum() * 0)
         self._wait()
         return time.perf_counter() - started
 

@@ -76,12 +76,19 @@ def on_first(work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def same_fate() -> Iterator[None]:
-    """What fails in one process fails in all, so that none waits for another for ever. No collective work inside.
+def same_fate(collective: bool = False) -> Iterator[None]:
+    """What fails in one process fails in all, so that none waits for another for ever.
+
+    Args:
+        collective: the processes work together inside, so that one that fails cannot tell the others: it ends alone,
+            and torchrun ends the others.
 
     Raises:
         UserError: in the processes where it went well.
     """
+    if collective:
+        yield
+        return
     failure = None
     try:
         yield

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Run:
+class RunLog:
     """What one run has logged so far.
 
     Attributes:
@@ -69,7 +69,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def open_runs(folders: Sequence[str | Path]) -> list[Run]:
+def open_runs(folders: Sequence[str | Path]) -> list[RunLog]:
     """Read the logs of runs; a folder given twice is one run.
 
     Args:
@@ -80,7 +80,7 @@ def open_runs(folders: Sequence[str | Path]) -> list[Run]:
     """
     logs = {Path(os.path.abspath(folder)): _need_log(Path(folder)) for folder in folders}
     named = zip(_names(list(logs)), logs.values(), strict=True)
-    return [Run(name, lines[-1]["step"], _figures(lines)) for name, lines in named]
+    return [RunLog(name, lines[-1]["step"], _figures(lines)) for name, lines in named]
 
 
 def _need_log(folder: Path) -> list[dict[str, Any]]:

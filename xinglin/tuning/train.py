@@ -4,8 +4,10 @@ xinglin finetune --base_model smollm2-135m --data_path data/llama_data.json --ou
 torchrun --nproc_per_node 8 finetune.py --config configs/llama-7b-report.yaml
 """
 
+import json
 import logging
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ from xinglin.prompts import RUN_FILE, check_name
 from xinglin.records import write_json
 from xinglin.tokenizer import Tokenizer, load_tokenizer
 from xinglin.tuning import checkpoint, checks, methods, processes
-from xinglin.tuning.callbacks import LogFile, ProgressBar, SaveEvery, StopOnSignal
+from xinglin.tuning.callbacks import LogFile, ProgressBar, SaveEvery
 from xinglin.tuning.options import FinetuneConfig
 from xinglin.tuning.plot import draw
 from xinglin.tuning.preflight import Preflight, device_name, resident_peak
@@ -54,6 +56,7 @@ class Run:
     Attributes:
         settings: what its checkpoints say of it.
         resume: the checkpoint it goes on from.
+        finished: the same where it is the run's last one: at most what comes after training is missing.
     """
 
     config: FinetuneConfig
@@ -63,6 +66,7 @@ class Run:
     trainer: AnswerTrainer
     settings: dict[str, Any]
     resume: Path | None
+    finished: Path | None
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -78,6 +82,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         Stopped: SIGTERM came; where the run stands is saved.
     """
     with ready(config) as run:
+        if run.finished and run.finished.parent.samefile(run.folder) and (run.folder / RUN_FILE).is_file():
+            log.info("%s: this run is through; more epochs would go on from it", run.folder)
+            return dict(json.loads((run.folder / "metrics.json").read_text("utf-8")))
         return _train(run)
 
 
@@ -89,6 +96,8 @@ def ready(config: FinetuneConfig) -> Iterator[Run]:
         UserError: as `finetune`.
     """
     config = methods.resolved(config)
+    # oneDNN keeps 1,024 compiled matmuls with their buffers; with rows of every length they only fill the memory
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     checks.check(config)
     trackers = choose_trackers(config)
     check_name(config.prompt_template_name)
@@ -111,15 +120,16 @@ def ready(config: FinetuneConfig) -> Iterator[Run]:
         precision = choose_precision(config.precision)
         arguments = _arguments(config, folder, prepared, precision, trackers)
         trainer = _trainer(config, prepared, precision, arguments, settings)
-        yield Run(config, folder, prepared, precision, trainer, settings, resume)
+        finished = resume if resume and checks.finished(resume, config, prepared.steps) else None
+        yield Run(config, folder, prepared, precision, trainer, settings, resume, finished)
 
 
 def _tell_of_more_gpus() -> None:
     gpus = torch.cuda.device_count()
     if gpus > 1 and processes.count() == 1:
-        script = sys.argv[0] if sys.argv[0].endswith("finetune.py") else "-m xinglin finetune"
-        rest = shlex.join(sys.argv[1:]).removeprefix("finetune ")
-        log.info("%d GPUs are here, one is used; for all: torchrun --nproc_per_node %d %s %s", gpus, gpus, script, rest)
+        as_script = sys.argv[0].endswith("finetune.py")
+        again = shlex.join(sys.argv if as_script else ["-m", "xinglin", *sys.argv[1:]])
+        log.info("%d GPUs are here, one is used; for all: torchrun --nproc_per_node %d %s", gpus, gpus, again)
 
 
 def _trainer(
@@ -129,8 +139,10 @@ def _trainer(
     model = _tunable(config, precision, prepared.encoding.tokenizer)
     set_seed(config.seed + processes.rank())  # what starts out is equal, dropout is not
     trainable = methods.trainable_parameters(model)
-    kept = config.save_total_limit + 2  # the best one, and the one being written
-    processes.on_first(lambda: checkpoint.require_room(Path(arguments.output_dir), 4 * trainable * (3 * kept + 1)))
+    folder = Path(arguments.output_dir)
+    kept = min(config.save_total_limit, prepared.steps) + 2  # the best one, and the one being written
+    kept = max(1, kept - len(checkpoint.whole_checkpoints(folder)))
+    processes.on_first(lambda: checkpoint.require_room(folder, 4 * trainable * (3 * kept + 1)))
     log.info("precision: %s (%s)", precision.name, precision.reason)
     log.info("method: %s; trainable: %s parameters", config.method, f"{trainable:,}")
     trainer = AnswerTrainer(
@@ -190,37 +202,37 @@ def _arguments(
 def _tunable(config: FinetuneConfig, precision: Precision, tokenizer: Tokenizer) -> Any:
     """The base with what is to be trained; all of its weights are fp32 masters when all are trained."""
     held = Precision(torch.float32, "masters") if config.method == "full" else precision
-    base = load_base(
-        config.base_model,
-        held,
-        training_attention(config.cutoff_len),
-        quantization=methods.quantization(config),
-        shards=processes.count() if config.fsdp else 1,
-    )
+    with processes.same_fate(collective=config.fsdp):
+        base = load_base(
+            config.base_model,
+            held,
+            training_attention(config.cutoff_len),
+            quantization=methods.quantization(config),
+            shards=processes.count() if config.fsdp else 1,
+        )
     agree(base, tokenizer)
     return methods.attach(keep_trainable(base), config)
 
 
 def _train(run: Run) -> dict[str, Any]:
     config, trainer = run.config, run.trainer
-    if config.overwrite_output_dir and not config.resume_from_checkpoint:
-        processes.on_first(lambda: checkpoint.clear_run(run.folder))
-    progress, stop = ProgressBar(), StopOnSignal()
+    progress, overwrite = ProgressBar(), config.overwrite_output_dir and not config.resume_from_checkpoint
     trainer.add_callback(Preflight(trainer, run.prepared))
     trainer.add_callback(progress)
-    trainer.add_callback(stop)
     if config.save_steps:
         trainer.add_callback(SaveEvery(config.save_steps))
     if config.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(config.early_stopping_patience))
+    log_file = LogFile(run.folder, overwrite)
     if processes.rank() == 0:
-        trainer.add_callback(LogFile(run.folder))
-    if run.resume and checks.finished(run.resume, config, run.prepared.steps):
-        trainer.take_up(run.resume)
+        trainer.add_callback(log_file)
+    if run.finished:
+        trainer.take_up(run.finished)
+        processes.on_first(lambda: log_file.begin(trainer.state))
     else:
-        with progress.bar, stop.listening():
+        with progress.bar, trainer.stop.listening():
             trainer.train(resume_from_checkpoint=run.resume and str(run.resume))
-    if stop.stopped:
+    if trainer.stop.stopped:
         done = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
         raise Stopped(f"{done} is saved in {run.folder}; go on with --resume_from_checkpoint True")
     return _finish(run, _metrics(run))
@@ -259,7 +271,7 @@ def _finish(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
     template = run.prepared.encoding.template
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     with checkpoint.staged(folder) as scratch:
-        with processes.same_fate():
+        with processes.same_fate(collective=config.fsdp and config.method == "full"):
             checkpoint.save_run(model, scratch, run.prepared.encoding, config.save_format, run.precision.dtype)
         metrics["reload_logit_difference"] = checkpoint.verify(model, scratch, run.prepared.rows[0].input_ids[:64])
         if processes.rank() == 0:

@@ -1,8 +1,9 @@
 """transformers' Trainer with our step, our order of the data and our files."""
 
+import logging
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,20 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
 from xinglin.dataset.encode import Encoded, Encoding
-from xinglin.errors import OneProcessError, UserError
+from xinglin.errors import OneProcessError, UserError, one_line
 from xinglin.records import write_json
 from xinglin.tuning import checkpoint, processes
+from xinglin.tuning.callbacks import StopOnSignal
 from xinglin.tuning.methods import load_weights, save_weights
 from xinglin.tuning.mixing import Mixture
 from xinglin.tuning.options import FinetuneConfig
 from xinglin.tuning.packing import collate, share, token_losses
+
+log = logging.getLogger(__name__)
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=True)
 
@@ -64,6 +68,8 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self.limits = (config.micro_batch_size, budget)
         self.config, self.mixture, self.encoding, self.settings = config, mixture, encoding, settings
         self.folder = Path(self.args.output_dir)
+        self.stop = StopOnSignal()
+        self.add_callback(self.stop)
         self.tokens_seen = 0  # by all processes, in this session; a resumed run does not count what it did not do
         self.step_rows: list[Encoded] = []
         self._began, self._logged, self._told = 0.0, (0, 0.0), 0.0
@@ -94,13 +100,18 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     # ---- the step
 
     def forward(self, model: Any, group: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses of a micro-batch's target tokens, and the row of each.
+        """Losses of a micro-batch's target tokens, and the row of each."""
+        return token_losses(model, collate(group, self.encoding.tokenizer.pad_id, self.args.device))
+
+    @contextmanager
+    def fitting(self, group: list[Encoded]) -> Iterator[None]:
+        """Around the work on a micro-batch.
 
         Raises:
-            UserError: it does not fit the GPU.
+            OneProcessError: it does not fit the GPU.
         """
         try:
-            return token_losses(model, collate(group, self.encoding.tokenizer.pad_id, self.args.device))
+            yield
         except torch.OutOfMemoryError:
             longest = max(len(row.input_ids) for row in group)
             raise OneProcessError(
@@ -127,7 +138,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         groups = self.micro_batches(rows)
         for number, group in enumerate(groups, 1):
             last = number == len(groups)
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            with self.fitting(group), nullcontext() if last else self.accelerator.no_sync(model):
                 losses_N, row_N = self.forward(model, group)
                 # averaging over processes, as DDP and FSDP do, must come out as a sum
                 loss = losses_N.sum() / targets
@@ -142,11 +153,18 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
 
     def _sum_replicated(self, model: Any) -> None:
         """Average the gradients of an adapter beside a sharded base: neither FSDP nor DDP looks after it."""
-        if self.is_distributed_loading_by_transformers:
-            for weight in model.parameters():
-                if weight.requires_grad and not isinstance(weight, DTensor):
-                    dist.all_reduce(weight.grad)
-                    weight.grad /= processes.count()
+        if not self.is_distributed_loading_by_transformers:
+            return
+        weights = [one for one in model.parameters() if one.requires_grad and not isinstance(one, DTensor)]
+        if not weights:
+            return
+        grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights]
+        together = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(together)
+        together /= processes.count()
+        parts = torch.split(together, [grad.numel() for grad in grads])
+        for weight, part in zip(weights, parts, strict=True):
+            weight.grad = part.view_as(weight)
 
     def _sync_replicated_trainable_parameters(self, model: Any) -> None:
         """Nothing: they start equal by the seed, and `_sum_replicated` averages once a step (gloo too)."""
@@ -162,7 +180,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
 
     def _not_a_number(self, what: str, names: list[str], every: bool) -> str:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        advice = "--learning_rate may be too high" if every else "look at these records"
+        advice = "--learning_rate may be too high, or the records are broken" if every else "look at these records"
         last = checkpoint.whole_checkpoints(self.folder)
         kept = f"; {last[-1].name} is whole, go on from it with --resume_from_checkpoint True" if last else ""
         return f"step {self.state.global_step + 1}: {what} is not a finite number (rows: {listed}); {advice}{kept}"
@@ -203,7 +221,8 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         started, total, count = time.perf_counter(), 0.0, 0
         for group in self.micro_batches(rows):
-            losses_N, _ = self.forward(self.model, group)
+            with self.fitting(group):
+                losses_N, _ = self.forward(self.model, group)
             total, count = total + float(losses_N.sum()), count + losses_N.numel()
         total, targets = processes.summed(total, count)
         seconds = time.perf_counter() - started
@@ -223,8 +242,9 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         started = time.perf_counter()
         best = self._best_folder()
         self.state.best_model_checkpoint = best and str(best)
+        collective = self._sharded()
         final = self.folder / f"checkpoint-{self.state.global_step}"
-        with checkpoint.written_whole(final) as scratch:
+        with checkpoint.written_whole(final, collective) as scratch:
             self._save(str(scratch))
             self._save_optimizer_and_scheduler(str(scratch))
             self._save_scaler(str(scratch))
@@ -240,15 +260,39 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self._skip(time.perf_counter() - started)
 
     def _best_folder(self) -> Path | None:
+        """Where the best checkpoint is, or is about to be; one from before a resume may be in another folder."""
         step = self.state.best_global_step
-        return self.folder / f"checkpoint-{step}" if step else None
+        if not step:
+            return None
+        own = self.folder / f"checkpoint-{step}"
+        known = self.state.best_model_checkpoint
+        return own if own.is_dir() or step == self.state.global_step or not known else Path(known)
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """As the Trainer; the best checkpoint is found again though the run's folder was moved."""
-        result: tuple[int, int] = super()._init_training_state(*args, **kwargs)
-        best = self._best_folder()
-        if best and best.is_dir():
-            self.state.best_model_checkpoint = str(best)
+    def _take_state(self, resumed: Path) -> None:
+        """Put right what the Trainer makes of a stored state: where the best checkpoint is, and how long one waits."""
+        state = self.state
+        if state.best_global_step:
+            names = [parent / f"checkpoint-{state.best_global_step}" for parent in (self.folder, resumed.parent)]
+            best = next((str(name) for name in names if name.is_dir()), None)
+            state.best_model_checkpoint = best
+            if best is None:
+                log.warning("%s, the best so far, is gone: the best from here on is kept", names[0].name)
+                state.best_metric = state.best_global_step = None
+        for one in self.callback_handler.callbacks:
+            if isinstance(one, EarlyStoppingCallback):
+                stored = state.stateful_callbacks.get(type(one).__name__, {}).get("attributes", {})
+                one.early_stopping_patience_counter = stored.get("early_stopping_patience_counter", 0)
+
+    def _init_training_state(
+        self, max_steps: int, steps_an_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        """As the Trainer, and what it leaves out of a stored state."""
+        result: tuple[int, int] = super()._init_training_state(
+            max_steps, steps_an_epoch, epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint:
+            self.state.compute_steps(self.args, max_steps)  # else the stored eval_steps would stay
+            self._take_state(Path(resume_from_checkpoint))
         return result
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -270,21 +314,31 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir, "scheduler.pt"))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not self._sharded():
-            super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
             return
-        state = torch.load(Path(checkpoint, "optimizer.pt"), weights_only=True) if processes.rank() == 0 else {}
-        set_optimizer_state_dict(self.model, self.optimizer.optimizer, state, options=_WHOLE)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True))
+        folder = Path(checkpoint)
+        try:
+            if not self._sharded():
+                if not (folder / "optimizer.pt").is_file():
+                    raise FileNotFoundError("no optimizer.pt")
+                super()._load_optimizer_and_scheduler(checkpoint)
+                return
+            state = torch.load(folder / "optimizer.pt", weights_only=True) if processes.rank() == 0 else {}
+            set_optimizer_state_dict(self.model, self.optimizer.optimizer, state, options=_WHOLE)
+            self.lr_scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+        except Exception as error:  # a broken file may raise nearly anything
+            raise UserError(f"{checkpoint}: optimizer or schedule cannot be read ({one_line(error)})") from None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(model or self.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        load_weights(self.model, Path(self.state.best_model_checkpoint))
+        if not self.stop.stopped:  # else time is short
+            load_weights(self.model, Path(self.state.best_model_checkpoint))
 
     def take_up(self, last: Path) -> None:
         """Take state and weights from a run's last checkpoint, where only what comes after training is missing."""
         self.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+        self._take_state(last)
         best = self._best_folder()
         load_weights(self.model, best if best and self.args.load_best_model_at_end else last)
