@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bases import make_base
 from conftest import run_script
 from safetensors.torch import load_file
@@ -85,6 +86,16 @@ def test_two_processes_give_the_result_of_one(tmp_path, data):
             assert got["eval_loss"] == pytest.approx(expected["eval_loss"], rel=TOLERANCE), name
             assert (got["steps"], got["tokens"], got["processes"]) == (expected["steps"], expected["tokens"], 2), name
         assert difference(Path(alone.output_dir), Path(config.output_dir)) < TOLERANCE, name
+
+
+def test_all_weights_sharded_are_read_back_in_half_precision(tmp_path, tiny_base, data):
+    """They are fp32 masters; the run fails if what is saved is not what was trained."""
+    config = make_config(tiny_base, data, tmp_path / "out", method="full", learning_rate=1e-3, fsdp=True)
+    for got in in_two(tuned, replace(config, precision="bf16", num_epochs=1)):
+        assert isinstance(got, dict), got
+        assert got["losses"][-1] < got["losses"][0]
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert {weight.dtype for weight in stored.values()} == {torch.bfloat16}
 
 
 def shards(config: FinetuneConfig) -> dict[str, Any]:
@@ -169,6 +180,22 @@ def test_torchrun_starts_the_reports_script_and_a_wrong_flag_is_said_once(tmp_pa
     done = run_torchrun(*given, "--batch_size", 1, "--micro_batch_size", 1, "--output_dir", "no", cwd=tmp_path)
     assert done.stderr.count("error: batch_size 1 is less than the 2 processes") == 1
     assert not (tmp_path / "no").exists()
+
+
+def test_a_plain_start_beside_several_gpus_says_how_to_use_them(monkeypatch, caplog):
+    import sys
+
+    from xinglin.tuning import train
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for argv, line in (
+        (["finetune.py", "--seed", "3"], "torchrun --nproc_per_node 4 finetune.py --seed 3"),
+        (["bin/xinglin", "finetune", "--seed", "3"], "torchrun --nproc_per_node 4 -m xinglin finetune --seed 3"),
+    ):
+        monkeypatch.setattr(sys, "argv", argv)
+        with caplog.at_level("INFO"):
+            train._tell_of_more_gpus()
+        assert f"4 GPUs are here, one is used; for all: {line}" in caplog.text
 
 
 def test_fsdp_without_torchrun_says_how(tmp_path, tiny_base, data):

@@ -116,6 +116,17 @@ def test_a_number_that_is_none_stops_the_run_and_names_the_record(whole, tmp_pat
     assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
+def test_a_record_to_evaluate_on_that_is_broken_is_named_too(whole, tmp_path, broken_base):
+    base, character = broken_base
+    text = Path(whole.data_path).read_text("utf-8").replace("第0种病", f"第{character}种病")
+    (tmp_path / "data.json").write_text(text, "utf-8")
+    data = {"base_model": str(base), "data_path": str(tmp_path / "data.json"), "val_set_size": 40, "num_epochs": 1}
+    with pytest.raises(
+        UserError, match="step 1: eval_loss is not a finite number .*record 1\\); look at these records"
+    ):
+        finetune(another(whole, tmp_path, **data))
+
+
 def test_a_learning_rate_that_breaks_the_weights_is_said_to(whole, tmp_path):
     with pytest.raises(UserError, match="is not a finite number .* and .* more\\); --learning_rate may be too high"):
         finetune(another(whole, tmp_path, learning_rate=1e30, num_epochs=3))

@@ -1,6 +1,8 @@
 """transformers' Trainer with our step, our order of the data and our files."""
 
+import ctypes
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -34,7 +36,14 @@ from xinglin.tuning.packing import collate, share, token_losses
 
 log = logging.getLogger(__name__)
 
+_LIBC = ctypes.CDLL(None)
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=True)
+
+
+def _give_back_memory() -> None:
+    """Let glibc return what it holds free; with rows of changing length it would keep half as much again."""
+    if not torch.cuda.is_available() and hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
 
 
 class _EpochSampler(Sampler[int]):
@@ -146,9 +155,10 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
             total += loss.detach()
             seen.append((group, losses_N.detach(), row_N))
         self._sum_replicated(model)
+        _give_back_memory()
         mean, broken = processes.summed(float(total), float(not torch.isfinite(total)))
         if broken:
-            self._stop_at(seen)
+            self._stop_at("loss", seen)
         return torch.full((), mean, device=self.args.device)
 
     def _sum_replicated(self, model: Any) -> None:
@@ -169,21 +179,23 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     def _sync_replicated_trainable_parameters(self, model: Any) -> None:
         """Nothing: they start equal by the seed, and `_sum_replicated` averages once a step (gloo too)."""
 
-    def _stop_at(self, seen: list[tuple[list[Encoded], torch.Tensor, torch.Tensor]]) -> None:
+    def _stop_at(self, what: str, seen: list[tuple[list[Encoded], torch.Tensor, torch.Tensor]]) -> None:
         bad = [
             group[row].id
             for group, losses_N, row_N in seen
             for row in sorted(set(row_N[~torch.isfinite(losses_N)].tolist()))
         ]
-        names = [name for part in processes.gathered(bad) for name in part]
-        raise UserError(self._not_a_number("loss", names, len(names) == len(self.step_rows)))
+        count = sum(bool(row.id) for group, _, _ in seen for row in group)
+        every, names = zip(*processes.gathered((len(bad) == count, bad)), strict=True)
+        raise UserError(self._not_a_number(what, [name for part in names for name in part], all(every)))
 
     def _not_a_number(self, what: str, names: list[str], every: bool) -> str:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         advice = "--learning_rate may be too high, or the records are broken" if every else "look at these records"
         last = checkpoint.whole_checkpoints(self.folder)
         kept = f"; {last[-1].name} is whole, go on from it with --resume_from_checkpoint True" if last else ""
-        return f"step {self.state.global_step + 1}: {what} is not a finite number (rows: {listed}); {advice}{kept}"
+        step = self.state.global_step + (what != "eval_loss")
+        return f"step {step}: {what} is not a finite number (rows: {listed}); {advice}{kept}"
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         """As the Trainer; a gradient that is not a number stops the run (fp16's loss scaling skips such steps)."""
@@ -219,12 +231,15 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         """Mean loss per target token over the whole evaluation set."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         self.model.eval()
-        started, total, count = time.perf_counter(), 0.0, 0
+        started, total, count, seen = time.perf_counter(), 0.0, 0, []
         for group in self.micro_batches(rows):
             with self.fitting(group):
-                losses_N, _ = self.forward(self.model, group)
+                losses_N, row_N = self.forward(self.model, group)
             total, count = total + float(losses_N.sum()), count + losses_N.numel()
+            seen.append((group, losses_N, row_N))
         total, targets = processes.summed(total, count)
+        if not math.isfinite(total):
+            self._stop_at("eval_loss", seen)
         seconds = time.perf_counter() - started
         self._skip(seconds)
         metrics = {f"{metric_key_prefix}_loss": total / targets, f"{metric_key_prefix}_runtime": seconds}
