@@ -250,8 +250,11 @@ def save_run(model: Any, folder: Path, encoding: Encoding, save_format: str, dty
     if isinstance(model, PeftModel | BottleneckModel):
         save_weights(model, folder, save_format)
     else:
-        for weight in model.parameters():
-            weight.data = weight.data.to(dtype)
+        if any(isinstance(weight, DTensor) for weight in model.parameters()):
+            model.to(dtype)  # FSDP2 keeps hold of its weights, and does it itself
+        else:
+            for weight in model.parameters():
+                weight.data = weight.data.to(dtype)
         model.config.use_cache = True  # off in training only
         write_model(model, folder)
     if processes.rank() == 0:

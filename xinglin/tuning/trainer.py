@@ -36,14 +36,8 @@ from xinglin.tuning.packing import collate, share, token_losses
 
 log = logging.getLogger(__name__)
 
-_LIBC = ctypes.CDLL(None)
+_LIBC, _KEEP = ctypes.CDLL(None), 16
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=True)
-
-
-def _give_back_memory() -> None:
-    """Let glibc return what it holds free; with rows of changing length it would keep half as much again."""
-    if not torch.cuda.is_available() and hasattr(_LIBC, "malloc_trim"):
-        _LIBC.malloc_trim(0)
 
 
 class _EpochSampler(Sampler[int]):
@@ -81,6 +75,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(self.stop)
         self.tokens_seen = 0  # by all processes, in this session; a resumed run does not count what it did not do
         self.step_rows: list[Encoded] = []
+        self._held = 0  # micro-batches since memory was given back
         self._began, self._logged, self._told = 0.0, (0, 0.0), 0.0
 
     def train(self, **kwargs: Any) -> Any:
@@ -155,11 +150,21 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
             total += loss.detach()
             seen.append((group, losses_N.detach(), row_N))
         self._sum_replicated(model)
-        _give_back_memory()
+        self._give_back_memory(len(groups))
         mean, broken = processes.summed(float(total), float(not torch.isfinite(total)))
         if broken:
             self._stop_at("loss", seen)
         return torch.full((), mean, device=self.args.device)
+
+    def _give_back_memory(self, groups: int) -> None:
+        """Now and then let glibc return what it holds free; with rows of every length it would keep half as much again.
+
+        Not at each step, since it costs time to take it again.
+        """
+        self._held += groups
+        if self._held >= _KEEP and not torch.cuda.is_available() and hasattr(_LIBC, "malloc_trim"):
+            _LIBC.malloc_trim(0)
+            self._held = 0
 
     def _sum_replicated(self, model: Any) -> None:
         """Average the gradients of an adapter beside a sharded base: neither FSDP nor DDP looks after it."""
