@@ -27,6 +27,8 @@ from xinglin.tuning.prepare import Prepared
 log = logging.getLogger(__name__)
 
 _SAMPLES = 3
+_HEAP = 1.3
+"""With rows of every length glibc keeps about a third more than is in use (seen in benchmarks/doctor)."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's limit, which the machine's own numbers do not show
 
 
@@ -70,10 +72,15 @@ def resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def _held() -> int:
+    """Bytes that this process holds now: the base, and what it needs besides."""
+    return int(torch.cuda.memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss)
+
+
 def _free_memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    in_container = memory_size() - psutil.Process().memory_info().rss
+    in_container = memory_size() - _held()
     return int(min(in_container, psutil.virtual_memory().available))
 
 
@@ -104,6 +111,7 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         model = self.trainer.model
         groups = self._epoch()
         by_size = sorted(groups, key=_padded)
+        before = _held()
         picked = [by_size[int((n + 0.5) * len(by_size) / self.samples)] for n in range(self.samples)]
         model.train()
         self._step(by_size[-1])  # the heaviest of all: memory peaks here, or it never does
@@ -119,7 +127,13 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
                     f"memory: {free / 1e9:.1f} GB are left, the optimizer will need {moments / 1e9:.1f} GB; "
                     "tune fewer weights (--lora_r, --method), or take more processes with --fsdp"
                 )
-        return Estimate(whole + self._evaluations(steps), peak_memory() + moments)
+        return Estimate(
+            whole + self._evaluations(steps), int(before + self._slack() * (peak_memory() - before)) + moments
+        )
+
+    def _slack(self) -> float:
+        """What a heap takes for the working memory of one micro-batch in the course of a run."""
+        return 1.0 if torch.cuda.is_available() else _HEAP
 
     def _moments(self) -> int:
         """Bytes that Adam will add with the first step."""
