@@ -131,7 +131,7 @@ def test_paged_8_bit_optimizer_where_there_is_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "TrainingArguments", lambda **options: SimpleNamespace(n_gpu=0, **options))
     for gpu in (False, True):
         monkeypatch.setattr(train.torch.cuda, "is_available", lambda: gpu)  # noqa: B023
-        chosen = [train._arguments(config("", "", "", method=m), tmp_path, prepared, FP32).optim for m in METHODS]
+        chosen = [train._arguments(config("", "", "", method=m), tmp_path, prepared, FP32, []).optim for m in METHODS]
         assert chosen == ["adamw_torch", "paged_adamw_8bit" if gpu else "adamw_torch", "adamw_torch", "adamw_torch"]
 
 
@@ -293,7 +293,7 @@ def test_full_tuning_writes_a_model_that_anyone_reads(bases, tmp_path, data_file
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_ends_as_an_uninterrupted_one(made, method, monkeypatch):
-    from xinglin.tuning.progress import ProgressBar
+    from xinglin.tuning.callbacks import ProgressBar
 
     bases, data_file, tmp_path, *_ = made
     settings = config(bases["llama"], data_file, tmp_path / "whole", method=method, num_epochs=4)
@@ -357,8 +357,12 @@ def test_resuming_beside_other_layers_gets_one_line(bases, tmp_path, data_file):
     settings = config(bases["llama"], data_file, tmp_path / "out", lora_target_modules="q_proj")
     finetune(settings)
     again = replace(settings, lora_target_modules="q_proj,v_proj", resume_from_checkpoint=True)
-    with pytest.raises(UserError, match="tunes other layers; resume with the --lora_target_modules"):
+    with pytest.raises(UserError, match="has lora_target_modules q_proj, asked for is q_proj,v_proj"):
         finetune(again)
+    for file in tmp_path.glob("out/checkpoint-*/settings.json"):
+        file.unlink()  # as in a checkpoint of an older version
+    with pytest.raises(UserError, match="tunes other layers; resume with the --lora_target_modules"):
+        finetune(replace(again, num_epochs=9))
 
 
 def test_nobodys_base_is_overwritten(bases, tmp_path, data_file):

@@ -33,7 +33,7 @@ _MAY_CHANGE = {
 """Options that change nothing of what a run learns."""
 _FIXED = {
     *("data_weights", "val_set_size", "batch_size", "seed"),
-    *("prompt_template_name", "enable_thinking", "cutoff_len", "train_on_inputs"),
+    *("prompt_template_name", "enable_thinking", "cutoff_len", "train_on_inputs", "lora_target_modules"),
 }
 """Options that say which rows come when, and what they are: with others, a place in the data means nothing."""
 
