@@ -1,4 +1,4 @@
-"""What `xinglin doctor` foretells of three runs on the default base, and what they then took.
+"""What `xinglin doctor` foretells of four runs on the default base, and what they then took.
 
 python benchmarks/doctor/run.py --data_path data/llama_data.json
 """
@@ -23,6 +23,7 @@ RUNS = {
     "lora": (360, ["--batch_size", 16, "--micro_batch_size", 16, "--learning_rate", 1e-3]),
     "adapter": (360, ["--method", "adapter", "--batch_size", 8, "--micro_batch_size", 8, "--bottleneck_size", 32]),
     "full": (240, ["--method", "full", "--batch_size", 4, "--eval_steps", 25, "--max_tokens_per_micro_batch", 2048]),
+    "qlora": (160, ["--method", "qlora", "--batch_size", 8, "--micro_batch_size", 4, "--cutoff_len", 512]),
 }
 """Records, and what differs from the defaults."""
 _LINE = re.compile(r"estimate: (?:(\d+) min )?(\d+) s for (\d+) steps, peak memory ([\d.]+) GB")
