@@ -5,14 +5,16 @@ import torch
 from torch.nn import functional as F
 
 from xinglin.dataset.encode import IGNORE, Encoded
-from xinglin.tuning.packing import collate, micro_batches, share, token_losses
+from xinglin.tuning.losses import token_losses
+from xinglin.tuning.packing import micro_batches, pack, packed_tokens, share
 
 
-def rows(lengths):
+def rows(lengths, shared=0):
     generator = torch.Generator().manual_seed(1)
+    beginning = torch.randint(3, 200, (shared,), generator=generator).tolist()
     made = []
     for number, length in enumerate(lengths):
-        ids = torch.randint(3, 200, (length,), generator=generator).tolist()
+        ids = beginning + torch.randint(3, 200, (length - shared,), generator=generator).tolist()
         prompt = length // 2
         made.append(Encoded(str(number), ids, [IGNORE] * prompt + ids[prompt:], False))
     return made
@@ -24,7 +26,7 @@ def test_groups_keep_to_both_limits_and_lose_no_row():
     assert sorted(row.id for group in groups for row in group) == sorted(row.id for row in made)
     for group in groups:
         assert len(group) <= 3
-        assert len(group) == 1 or len(group) * max(len(row.input_ids) for row in group) <= 80
+        assert len(group) == 1 or packed_tokens(group) <= 80
     assert [row.id for row in groups[0]] == ["4"]  # longer than the budget: alone, and first
 
 
@@ -54,7 +56,7 @@ def test_any_split_gives_the_whole_batch_loss_and_gradient(model, limits):
     model.zero_grad()
     total = 0.0
     for group in micro_batches(made, *limits):
-        losses, owner = token_losses(model, collate(group, 2, "cpu"))
+        losses, owner = token_losses(model, pack(group, "cpu"))
         assert torch.bincount(owner).tolist() == [row.targets for row in group]
         loss = losses.sum() / sum(row.targets for row in made)
         loss.backward()
@@ -66,23 +68,16 @@ def test_any_split_gives_the_whole_batch_loss_and_gradient(model, limits):
 
 def test_a_row_does_not_see_its_neighbours(model):
     made = rows([20, 30])
-    alone, _ = token_losses(model, collate(made[:1], 2, "cpu"))
-    both, owner = token_losses(model, collate(made, 2, "cpu"))
+    alone, _ = token_losses(model, pack(made[:1], "cpu"))
+    both, owner = token_losses(model, pack(made, "cpu"))
     torch.testing.assert_close(both[owner == 0], alone, rtol=1e-5, atol=1e-6)
-
-
-def test_pad_is_never_learned_even_where_it_is_eos(model):
-    made = rows([10, 40])
-    batch = collate(made, made[0].labels[-1], "cpu")
-    losses, _ = token_losses(model, batch)
-    assert losses.numel() == sum(row.targets for row in made)
 
 
 def test_only_answer_positions_reach_the_output_layer(model):
     made = rows([40, 40])
     seen = []
     hook = model.get_output_embeddings().register_forward_hook(lambda _, args, out: seen.append(out.shape))
-    token_losses(model, collate(made, 2, "cpu"))
+    token_losses(model, pack(made, "cpu"))
     hook.remove()
     assert seen == [torch.Size([1, sum(row.targets for row in made), model.config.vocab_size])]
 
@@ -103,7 +98,7 @@ def test_processes_share_a_batch_in_equally_many_micro_batches(lengths, processe
 
 def test_a_row_with_nothing_to_learn_adds_nothing(model):
     filler = Encoded("", [5, 6, 7], [IGNORE] * 3, False)
-    losses, owner = token_losses(model, collate([filler], 2, "cpu"))
+    losses, owner = token_losses(model, pack([filler], "cpu"))
     assert losses.numel() == owner.numel() == 0
     model.zero_grad()
     losses.sum().backward()

@@ -175,15 +175,6 @@ def choose_precision(asked: str = "auto") -> Precision:
     return Precision(torch.float32, "the CPU has no bf16 in hardware")
 
 
-def training_attention(longest: int) -> str | None:
-    """Attention implementation for rows of up to `longest` tokens.
-
-    On CPUs, plain matmuls and a softmax beat SDPA's kernel for short rows (docs/decisions.md has the numbers),
-    but they hold all T·T weights. None leaves it to transformers: SDPA wherever the model allows it.
-    """
-    return "eager" if not torch.cuda.is_available() and longest <= 1024 else None
-
-
 def load_base(
     name: str, precision: Precision, attention: str | None = None, quantization: str = "", shards: int = 1
 ) -> Any:

@@ -8,7 +8,8 @@ import torch
 
 from xinglin.dataset.encode import Encoding
 from xinglin.records import Example
-from xinglin.tuning.packing import collate, micro_batches, token_losses
+from xinglin.tuning.losses import isolates, token_losses
+from xinglin.tuning.packing import micro_batches, pack
 
 
 @torch.no_grad()
@@ -20,9 +21,10 @@ def answer_nats(model: Any, examples: Sequence[Example], encoding: Encoding, *, 
     whole = replace(encoding, cutoff_len=1 << 20)  # a cut answer would look less surprising than it is
     rows = [whole.rows(example)[-1] for example in examples]
     total = dict.fromkeys((row.id for row in rows), 0.0)
-    for group in micro_batches(rows, 16, max_tokens):
-        losses_N, row_N = token_losses(model, collate(group, encoding.tokenizer.pad_id, model.device))
-        sums = torch.zeros(len(group), dtype=losses_N.dtype, device=losses_N.device).index_add_(0, row_N, losses_N)
+    packs = isolates(model)
+    for group in micro_batches(rows, 16 if packs else 1, max_tokens):
+        losses_N, rows_N = token_losses(model, pack(group, model.device), alone=not packs)
+        sums = torch.zeros(len(group), dtype=losses_N.dtype, device=losses_N.device).index_add_(0, rows_N, losses_N)
         for row, nats in zip(group, sums.tolist(), strict=True):
             total[row.id] = nats
     return [total[row.id] for row in rows]

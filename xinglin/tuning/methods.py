@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from xinglin.config import listed
 from xinglin.errors import UserError, nearest, one_line
-from xinglin.tuning import processes
+from xinglin.tuning import lora, processes
 from xinglin.tuning.bottleneck import PEFT_TYPE, BottleneckConfig, BottleneckModel
 from xinglin.tuning.options import FinetuneConfig
 
@@ -93,7 +93,7 @@ def _attach_lora(model: Any, config: FinetuneConfig) -> PeftModel:
             f"lora_target_modules: the base has no linear layer {unknown[0]!r}{nearest(unknown[0], linear)}; "
             f"it has: {', '.join(linear)}"
         )
-    lora = LoraConfig(
+    settings = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
@@ -102,10 +102,11 @@ def _attach_lora(model: Any, config: FinetuneConfig) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     try:
-        tuned = get_peft_model(model, lora)
+        tuned = get_peft_model(model, settings)
     except ValueError as error:
         raise UserError(f"lora_target_modules: {one_line(error)}; the base has: {', '.join(linear)}") from None
     tuned.peft_config["default"].base_model_name_or_path = config.base_model  # not where its files lie here
+    lora.quicken(tuned)
     return tuned
 
 

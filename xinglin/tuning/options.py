@@ -22,8 +22,8 @@ class FinetuneConfig:
         enable_thinking: for chat templates with a thinking switch: auto thinks where the data do.
         batch_size: records per optimizer step, over all processes.
         micro_batch_size: at most so many records in one forward pass; must divide batch_size.
-        max_tokens_per_micro_batch: at most so many tokens in one forward pass (changes memory, not the result);
-            0 takes 1024 on a CPU and 8192 on a GPU.
+        max_tokens_per_micro_batch: at most so many tokens in one forward pass, a beginning that its records share
+            counted once (changes memory, not the result); 0 takes 2048 on a CPU and 8192 on a GPU.
         num_epochs: passes over the data.
         learning_rate: peak of the linear schedule; 3e-4 unless given, 2e-5 for method full.
         warmup_ratio: share of the steps over which the learning rate rises to its peak.
@@ -35,14 +35,15 @@ class FinetuneConfig:
         early_stopping_patience: stop when eval_loss was not the lowest so many times in a row; 0 never does.
         lora_r: rank of the update.
         lora_alpha: scale of the update; it is multiplied by lora_alpha / lora_r.
-        lora_dropout: dropout on the adapter's input.
+        lora_dropout: dropout on the adapter's input; the records of a micro-batch share the mask of their common
+            beginning.
         lora_target_modules: names of linear layers, a list of them, or all-linear.
         load_8bit: load the base in 8 bit (LLM.int8) for lora, or in place of qlora's 4 bit.
         bottleneck_size: width of a bottleneck adapter's inner layer.
         non_linearity: activation inside a bottleneck adapter: silu, relu, gelu, tanh, …
         adapter_dropout: dropout on a bottleneck adapter's input.
         train_on_inputs: learn the prompt's tokens too.
-        group_by_length: accepted; micro-batches are always formed by length, which changes no batch.
+        group_by_length: accepted; rows are packed without padding, so it has nothing to save.
         precision: number format of the base; auto takes what the machine has in hardware.
         fsdp: shard the base over the processes of torchrun (FSDP2), for one that does not fit a single GPU.
         save_format: adapter_model.safetensors or adapter_model.bin.

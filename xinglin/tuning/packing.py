@@ -1,35 +1,56 @@
-"""Split a global batch into micro-batches that fit, and compute its loss on answer tokens only.
+"""Split a global batch into micro-batches that fit, and pack the rows of each into one.
 
-Shape suffixes: B rows, T positions, N target tokens of a micro-batch, V vocabulary.
+    [beginning that all rows share][rest of row 0][rest of row 1] …
+
+In a causal model the hidden states of a shared beginning are the same in every row, so it is computed once: the rests
+attend to it and to themselves (`attention.py`), and their positions go on after it. Nothing is padded.
+
+Shape suffixes: T packed tokens, N target tokens of a micro-batch, M distinct ones (a target in the shared beginning
+is one computation, but counts for every row).
 
 The loss is per target token of the whole global batch, so how the batch is split changes nothing.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from xinglin.dataset.encode import IGNORE, Encoded
 
 
-def micro_batches(rows: Sequence[Encoded], micro_batch_size: int, max_tokens: int) -> list[list[Encoded]]:
-    """Group rows of similar length, at most `micro_batch_size` rows and `max_tokens` padded tokens each.
+def shared_beginning(rows: Sequence[Encoded]) -> int:
+    """How many tokens all rows begin with; every row keeps at least one of its own."""
+    if len(rows) < 2:
+        return 0
+    first, last = (pick(row.input_ids for row in rows) for pick in (min, max))  # in order, all others lie between
+    common = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return min(common, *(len(row.input_ids) - 1 for row in rows))
 
-    A row longer than `max_tokens` goes alone. The longest come first, so that memory peaks at once.
+
+def packed_tokens(rows: Sequence[Encoded]) -> int:
+    """How many tokens the rows have when packed."""
+    return sum(len(row.input_ids) for row in rows) - (len(rows) - 1) * shared_beginning(rows)
+
+
+def micro_batches(rows: Sequence[Encoded], micro_batch_size: int, max_tokens: int) -> list[list[Encoded]]:
+    """Group rows that begin alike, at most `micro_batch_size` rows and `max_tokens` packed tokens each.
+
+    A row longer than `max_tokens` goes alone. The largest groups come first, so that memory peaks at once.
     """
     groups: list[list[Encoded]] = []
-    for row in sorted(rows, key=lambda row: -len(row.input_ids)):
-        group = groups[-1] if groups else None
-        if group and len(group) < micro_batch_size and (len(group) + 1) * len(group[0].input_ids) <= max_tokens:
+    tokens = 0  # of the last group, not packed
+    for row in sorted(rows, key=lambda row: row.input_ids):
+        group, tokens = groups[-1] if groups else [], tokens + len(row.input_ids)
+        shared = shared_beginning([*group[:1], row])  # by order, what the first and the last share, all do
+        if 0 < len(group) < micro_batch_size and tokens - len(group) * shared <= max_tokens:
             group.append(row)
         else:
             groups.append([row])
-    return groups
+            tokens = len(row.input_ids)
+    return sorted(groups, key=packed_tokens, reverse=True)
 
 
 def share(
@@ -47,50 +68,59 @@ def share(
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """Right-padded rows.
+class Pack:
+    """The rows of a micro-batch in one row.
 
-    In a causal model nothing attends to what comes after it, so padding on the right needs no mask.
+    Attributes:
+        lengths: of the shared beginning (may be 0), then of each row's rest; in sum T.
+        sources_M: where the token before a target token stands.
+        targets_M: the target tokens.
+        distinct_N: which of the M each target token is.
+        rows_N: the row that each target token belongs to.
     """
 
-    ids_BT: torch.Tensor
-    labels_BT: torch.Tensor
+    ids_1T: torch.Tensor
+    positions_1T: torch.Tensor
+    lengths: tuple[int, ...]
+    sources_M: torch.Tensor
+    targets_M: torch.Tensor
+    distinct_N: torch.Tensor
+    rows_N: torch.Tensor
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """Start and end of the shared beginning and of each rest."""
+        ends = torch.tensor(self.lengths).cumsum(0).tolist()
+        return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def collate(rows: Sequence[Encoded], pad_id: int, device: Any) -> MicroBatch:
-    """Pad rows on the right to the longest of them."""
-    longest = max(len(row.input_ids) for row in rows)
-    ids = [row.input_ids + [pad_id] * (longest - len(row.input_ids)) for row in rows]
-    labels = [row.labels + [IGNORE] * (longest - len(row.labels)) for row in rows]
-    return MicroBatch(torch.tensor(ids, device=device), torch.tensor(labels, device=device))
+def pack(rows: Sequence[Encoded], device: Any) -> Pack:
+    """Pack rows into one."""
+    prefix = shared_beginning(rows)
+    ids, positions, lengths = list(rows[0].input_ids[:prefix]), list(range(prefix)), [prefix]
+    distinct: dict[tuple[int, int], int] = {}
+    places, owners = [], []
+    for number, row in enumerate(rows):
+        shift = len(ids) - prefix
+        ids += row.input_ids[prefix:]
+        positions += range(prefix, len(row.input_ids))
+        lengths.append(len(row.input_ids) - prefix)
+        for place, label in enumerate(row.labels[1:]):
+            if label != IGNORE:
+                source = place if place < prefix else place + shift
+                places.append(distinct.setdefault((source, label), len(distinct)))
+                owners.append(number)
+    pairs = torch.tensor(list(distinct), dtype=torch.long, device=device).view(-1, 2)
 
+    def tensor(numbers: list[int]) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=device)
 
-@contextmanager
-def _only_at(model: Any, mask_BT: torch.Tensor) -> Iterator[None]:
-    """Let the output layer see only the masked positions, as one row of N.
-
-    Logits of all positions would take B·T·V numbers; a hook leaves every model's own code as it is.
-    """
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    hook = inner.get_output_embeddings().register_forward_pre_hook(
-        lambda _, args: (args[0][mask_BT].unsqueeze(0), *args[1:])
+    return Pack(
+        tensor(ids)[None],
+        tensor(positions)[None],
+        tuple(lengths),
+        sources_M=pairs[:, 0],
+        targets_M=pairs[:, 1],
+        distinct_N=tensor(places),
+        rows_N=tensor(owners),
     )
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def token_losses(model: Any, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of every target token.
-
-    Returns:
-        (losses_N in fp32, in nats; row_N, the row each target token belongs to).
-    """
-    targets_BT = batch.labels_BT[:, 1:]
-    mask_BT = targets_BT != IGNORE
-    full_BT = F.pad(mask_BT, (0, 1))  # the last position predicts nothing
-    with _only_at(model, full_BT):
-        logits_NV = model(input_ids=batch.ids_BT, use_cache=False).logits[0]
-    losses_N = F.cross_entropy(logits_NV.float(), targets_BT[mask_BT], reduction="none")
-    return losses_N, mask_BT.nonzero()[:, 0]

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from xinglin.dataset.encode import Encoded
 from xinglin.errors import UserError
 from xinglin.tuning import processes
+from xinglin.tuning.packing import packed_tokens
 from xinglin.tuning.prepare import Prepared
 
 log = logging.getLogger(__name__)
@@ -110,15 +111,15 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
     def _measure(self, steps: int) -> Estimate:
         model = self.trainer.model
         groups = self._epoch()
-        by_size = sorted(groups, key=_padded)
+        by_size = sorted(groups, key=packed_tokens)
         before = _held()
         picked = [by_size[int((n + 0.5) * len(by_size) / self.samples)] for n in range(self.samples)]
         model.train()
         self._step(by_size[-1])  # the heaviest of all: memory peaks here, or it never does
         seconds = [self._step(group) for group in picked]
         model.zero_grad()
-        a_token = sum(seconds) / sum(map(_padded, picked))
-        whole = a_token * sum(map(_padded, groups)) * steps / self._steps_an_epoch()
+        a_token = sum(seconds) / sum(map(packed_tokens, picked))
+        whole = a_token * sum(map(packed_tokens, groups)) * steps / self._steps_an_epoch()
         moments = self._moments()
         with processes.same_fate():
             free = _free_memory()
@@ -169,22 +170,18 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         if not self.prepared.val:
             return 0.0
         groups = self.trainer.micro_batches(self.prepared.val)
-        group = sorted(groups, key=_padded)[len(groups) // 2]
+        group = sorted(groups, key=packed_tokens)[len(groups) // 2]
         self.trainer.model.eval()
         started = time.perf_counter()
         self.trainer.forward(self.trainer.model, group)
         self._wait()
-        one = (time.perf_counter() - started) / _padded(group) * sum(map(_padded, groups))
+        one = (time.perf_counter() - started) / packed_tokens(group) * sum(map(packed_tokens, groups))
         every = self.trainer.config.eval_steps or self._steps_an_epoch()
         return one * math.ceil(steps / every)
 
     def _wait(self) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-
-
-def _padded(group: Sequence[Encoded]) -> int:
-    return len(group) * max(len(row.input_ids) for row in group)
 
 
 def duration(seconds: float) -> str:

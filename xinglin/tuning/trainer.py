@@ -1,18 +1,16 @@
 """transformers' Trainer with our step, our order of the data and our files."""
 
-import ctypes
 import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from peft import PeftModel
-from peft.helpers import disable_input_dtype_casting
 from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -29,14 +27,14 @@ from xinglin.errors import OneProcessError, UserError, one_line
 from xinglin.records import write_json
 from xinglin.tuning import checkpoint, processes
 from xinglin.tuning.callbacks import StopOnSignal
+from xinglin.tuning.losses import isolates, token_losses
 from xinglin.tuning.methods import load_weights, save_weights
 from xinglin.tuning.mixing import Mixture
 from xinglin.tuning.options import FinetuneConfig
-from xinglin.tuning.packing import collate, share, token_losses
+from xinglin.tuning.packing import pack, packed_tokens, share
 
 log = logging.getLogger(__name__)
 
-_LIBC, _KEEP = ctypes.CDLL(None), 16
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=True)
 
 
@@ -67,22 +65,14 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self, config: FinetuneConfig, mixture: Mixture, encoding: Encoding, settings: dict[str, Any], **kwargs: Any
     ) -> None:
         super().__init__(**kwargs, data_collator=lambda rows: {"rows": rows})
-        budget = config.max_tokens_per_micro_batch or (8192 if torch.cuda.is_available() else 1024)
-        self.limits = (config.micro_batch_size, budget)
+        self.budget = config.max_tokens_per_micro_batch or (8192 if torch.cuda.is_available() else 2048)
         self.config, self.mixture, self.encoding, self.settings = config, mixture, encoding, settings
         self.folder = Path(self.args.output_dir)
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
         self.tokens_seen = 0  # by all processes, in this session; a resumed run does not count what it did not do
         self.step_rows: list[Encoded] = []
-        self._held = 0  # micro-batches since memory was given back
         self._began, self._logged, self._told = 0.0, (0, 0.0), 0.0
-
-    def train(self, **kwargs: Any) -> Any:
-        """As the Trainer; under autocast PEFT's own cast would only make fp32 copies of every input."""
-        lora = isinstance(self.model, PeftModel) and (self.args.bf16 or self.args.fp16)
-        with disable_input_dtype_casting(self.model) if lora else nullcontext():
-            return super().train(**kwargs)
 
     # ---- data
 
@@ -97,15 +87,24 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         prepared: DataLoader[Any] = prepare_data_loader(loader, num_processes=1, process_index=0)
         return prepared
 
+    @cached_property
+    def packs(self) -> bool:
+        """Whether the base keeps packed rows apart; asked once the optimizer knows the weights, sharded as they are."""
+        found = isolates(self.model)
+        if not found:
+            log.warning("this base does not keep packed rows apart: they go through it one by one")
+        return found
+
     def micro_batches(self, rows: list[Encoded]) -> list[list[Encoded]]:
         """The part of a global batch that falls to this process."""
-        return share(rows, *self.limits, processes.count(), processes.rank())
+        most = self.config.micro_batch_size if self.packs else 1
+        return share(rows, most, self.budget, processes.count(), processes.rank())
 
     # ---- the step
 
     def forward(self, model: Any, group: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses of a micro-batch's target tokens, and the row of each."""
-        return token_losses(model, collate(group, self.encoding.tokenizer.pad_id, self.args.device))
+        return token_losses(model, pack(group, self.args.device), alone=not self.packs)
 
     @contextmanager
     def fitting(self, group: list[Encoded]) -> Iterator[None]:
@@ -117,10 +116,10 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         try:
             yield
         except torch.OutOfMemoryError:
-            longest = max(len(row.input_ids) for row in group)
+            tokens = packed_tokens(group)
             raise OneProcessError(
-                f"the GPU's memory does not hold {len(group)} rows of {longest} tokens; give a smaller "
-                f"--max_tokens_per_micro_batch ({max(longest, len(group) * longest // 2)}), --method qlora, "
+                f"the GPU's memory does not hold {len(group)} rows of {tokens} tokens in sum; give a smaller "
+                f"--max_tokens_per_micro_batch ({max(len(group[0].input_ids), tokens // 2)}), --method qlora, "
                 "or several GPUs with --fsdp"
             ) from None
 
@@ -150,21 +149,10 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
             total += loss.detach()
             seen.append((group, losses_N.detach(), row_N))
         self._sum_replicated(model)
-        self._give_back_memory(len(groups))
         mean, broken = processes.summed(float(total), float(not torch.isfinite(total)))
         if broken:
             self._stop_at("loss", seen)
         return torch.full((), mean, device=self.args.device)
-
-    def _give_back_memory(self, groups: int) -> None:
-        """Now and then let glibc return what it holds free; with rows of every length it would keep half as much again.
-
-        Not at each step, since it costs time to take it again.
-        """
-        self._held += groups
-        if self._held >= _KEEP and not torch.cuda.is_available() and hasattr(_LIBC, "malloc_trim"):
-            _LIBC.malloc_trim(0)
-            self._held = 0
 
     def _sum_replicated(self, model: Any) -> None:
         """Average the gradients of an adapter beside a sharded base: neither FSDP nor DDP looks after it."""
