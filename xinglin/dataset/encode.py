@@ -120,12 +120,8 @@ class EncodedSet:
     refused: list[str]
 
 
-def encode_all(examples: Iterable[Example], encoding: Encoding) -> EncodedSet:
-    """Encode examples, leaving out (and naming) those whose prompt alone fills the cutoff.
-
-    Raises:
-        UserError: nothing is left.
-    """
+def encode_some(examples: Iterable[Example], encoding: Encoding) -> tuple[list[Encoded], list[str]]:
+    """Rows of examples, and the ids of those with nothing to learn, since their prompt alone fills the cutoff."""
     rows, refused = [], []
     for example in examples:
         for row in encoding.rows(example):
@@ -133,9 +129,27 @@ def encode_all(examples: Iterable[Example], encoding: Encoding) -> EncodedSet:
                 rows.append(row)
             else:
                 refused.append(row.id)
+    return rows, refused
+
+
+def encode_all(examples: Iterable[Example], encoding: Encoding) -> EncodedSet:
+    """Encode examples, leaving out (and naming) those whose prompt alone fills the cutoff.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    return encoded_set(*encode_some(examples, encoding), encoding.cutoff_len)
+
+
+def encoded_set(rows: list[Encoded], refused: list[str], cutoff_len: int) -> EncodedSet:
+    """What `encode_some` gave, of all examples.
+
+    Raises:
+        UserError: nothing is left.
+    """
     if not rows:
         raise UserError(
-            f"cutoff_len {encoding.cutoff_len} leaves no row with anything to learn "
+            f"cutoff_len {cutoff_len} leaves no row with anything to learn "
             f"(first: {refused[0] if refused else 'no records'}); raise --cutoff_len"
         )
     return EncodedSet(rows, sum(row.cut for row in rows), refused)

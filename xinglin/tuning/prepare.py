@@ -10,11 +10,13 @@ from pathlib import Path
 
 from xinglin.config import listed
 from xinglin.dataset import formats
-from xinglin.dataset.encode import Encoded, Encoding, encode_all
+from xinglin.dataset.encode import Encoded, EncodedSet, Encoding
+from xinglin.dataset.encode_once import encode_once
 from xinglin.errors import UserError
 from xinglin.prompts import ChatPrompt, Prompt, choose_thinking, open_prompt, reasons
 from xinglin.records import Example
 from xinglin.tokenizer import Tokenizer
+from xinglin.tuning import processes
 from xinglin.tuning.mixing import Mixture, read_weights
 from xinglin.tuning.options import FinetuneConfig
 
@@ -55,7 +57,7 @@ def prepare(config: FinetuneConfig, tokenizer: Tokenizer, base: str) -> Prepared
         base: the base's folder or hub id; one that was tuned before brings its prompt along.
 
     Raises:
-        UserError: as `formats.read`, `read_weights` and `encode_all`, or too few records to hold some back.
+        UserError: as `formats.read`, `read_weights` and `encode_once`, or too few records to hold some back.
     """
     paths = data_paths(config.data_path)
     weights = read_weights(config.data_weights, len(paths))
@@ -66,9 +68,9 @@ def prepare(config: FinetuneConfig, tokenizer: Tokenizer, base: str) -> Prepared
     encoding = Encoding(tokenizer, prompt, config.cutoff_len, config.train_on_inputs)
     for source in sources:
         random.Random(config.seed).shuffle(source)
-    train = [encode_all(source[count:], encoding) for source, count in zip(sources, held, strict=True)]
+    train = [_encoded(source[count:], encoding) for source, count in zip(sources, held, strict=True)]
     kept = [example for source, count in zip(sources, held, strict=True) for example in source[:count]]
-    val = [encode_all(kept, encoding)] if kept else []
+    val = [_encoded(kept, encoding)] if kept else []
     mixture = Mixture(tuple(len(part.rows) for part in train), weights, config.seed)
     steps = math.ceil(math.ceil(sum(mixture.counts) / config.batch_size) * config.num_epochs)
     prepared = Prepared(
@@ -83,6 +85,10 @@ def prepare(config: FinetuneConfig, tokenizer: Tokenizer, base: str) -> Prepared
     )
     _tell(config, paths, prepared)
     return prepared
+
+
+def _encoded(examples: Sequence[Example], encoding: Encoding) -> EncodedSet:
+    return processes.on_first(lambda: encode_once(examples, encoding))
 
 
 def _held_back(size: int | float, mixture: Mixture) -> list[int]:
