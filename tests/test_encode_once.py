@@ -1,5 +1,7 @@
 """Large data are encoded in parallel and once; what decides the rows decides which stored ones are taken."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -81,6 +83,27 @@ def test_a_cache_that_cannot_be_written_costs_no_run(examples, encoding, tmp_pat
     (tmp_path / "cache").write_text("in the way")
     assert once.encode_once(examples, encoding) == encode_all(examples, encoding)
     assert "not kept for the next run" in caplog.text
+
+
+def test_a_worker_that_is_killed_costs_only_time(examples, encoding, monkeypatch):
+    monkeypatch.setattr(once, "_encode_part", _end)
+    assert once.encode_once(examples, encoding) == encode_all(examples, encoding)
+
+
+def _end(part):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_tokenizer_without_a_backend_is_not_cached(examples, encoding, encoded):
+    plain = Plain(encoding.tokenizer.inner)
+    other = replace(encoding, tokenizer=replace(encoding.tokenizer, inner=plain))
+    assert once.encode_once(examples, other) == encode_all(examples, other)
+    assert not encoded
+
+
+class Plain:
+    def __init__(self, inner):
+        self.encode = inner.encode
 
 
 def test_only_some_files_are_kept(examples, encoding, tmp_path, monkeypatch):

@@ -2,10 +2,12 @@
 
 import copy
 import random
+import weakref
 from contextlib import nullcontext
 
 import pytest
 import torch
+from accelerate import Accelerator
 from bases import KINDS, make_base
 from torch.nn import functional as F
 
@@ -131,8 +133,31 @@ def test_a_model_whose_rows_would_mix_is_found_out(folders, monkeypatch):
     monkeypatch.setattr(losses_module, "packing", lambda model: nullcontext())  # as a base that attends its own way
     assert not isolates(model)
     monkeypatch.undo()
-    model.config.attention_dropout = 0.1
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.1
+    assert not isolates(model.train())
+    assert model.training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masters_in_fp32_that_compute_in_half_precision_are_packed(folders, kind):
+    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(load_base(str(folders[kind]), FP32))
+    assert isolates(model, half=True)
+
+
+def test_a_base_that_cannot_be_packed_at_all_is_left_as_it_was(folders, monkeypatch):
+    model = load_base(str(folders["llama"]), FP32).eval()
+    monkeypatch.setattr(attention, "_blocks", lambda pack: 1 / 0)
     assert not isolates(model)
+    assert not model.training
+
+
+def test_the_logits_are_freed_on_the_way_back(folders):
+    model, made = tuned(folders["llama"], "lora"), []
+    model.get_output_embeddings().register_forward_hook(lambda module, given, output: made.append(weakref.ref(output)))
+    losses, _ = token_losses(model, pack(rows([40, 50], 10), "cpu"))
+    losses.sum().backward()
+    assert [one() for one in made] == [None]
 
 
 def test_in_half_precision_the_losses_are_near(folders):

@@ -11,6 +11,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,7 @@ def encode_once(examples: Sequence[Example], encoding: Encoding) -> EncodedSet:
     Raises:
         UserError: as `encode_all`.
     """
-    if len(examples) < _WORTH_IT:
+    if len(examples) < _WORTH_IT or not hasattr(encoding.tokenizer.inner, "backend_tokenizer"):
         return encode_all(examples, encoding)
     path = cache_dir() / "encoded" / f"{fingerprint(examples, encoding)}.npz"
     stored = _load(path)
@@ -65,8 +68,11 @@ def _in_parallel(examples: Sequence[Example], encoding: Encoding) -> tuple[list[
     parts = [examples[start : start + size] for start in range(0, len(examples), size)]
     global _encoding
     _encoding = encoding  # forked processes have it at once, and need not import anything
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
-        done = pool.map(_encode_part, parts, chunksize=1)
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+            done = list(pool.map(_encode_part, parts))
+    except BrokenProcessPool:  # one was killed, for want of memory perhaps
+        return encode_some(examples, encoding)
     return [row for rows, _ in done for row in rows], [name for _, refused in done for name in refused]
 
 
@@ -82,9 +88,10 @@ def _load(path: Path) -> EncodedSet | None:
         with np.load(path) as stored:
             ids, learned, ends, cut = (stored[key] for key in ("ids", "learned", "ends", "cut"))
             names, refused = (json.loads(str(stored[key])) for key in ("names", "refused"))
-        path.touch()
     except Exception:  # none yet, or a broken one, which may raise nearly anything
         return None
+    with suppress(OSError):
+        path.touch()
     labels = np.where(learned, ids, IGNORE)
     parts = zip(names, np.split(ids, ends[:-1]), np.split(labels, ends[:-1]), cut.tolist(), strict=True)
     rows = [Encoded(name, one.tolist(), label.tolist(), cut=was_cut) for name, one, label, was_cut in parts]
@@ -110,7 +117,8 @@ def _keep(path: Path, made: EncodedSet) -> None:
                 refused=json.dumps(made.refused),
             )
             os.replace(whole, path)
-        for old in sorted(path.parent.glob("*.npz"), key=lambda one: -one.stat().st_mtime)[_FILES:]:
-            old.unlink(missing_ok=True)
     except OSError as error:
         log.warning("encoded rows are not kept for the next run: %s", one_line(error))
+    with suppress(OSError):  # another run may be at it
+        for old in sorted(path.parent.glob("*.npz"), key=lambda one: -one.stat().st_mtime)[_FILES:]:
+            old.unlink(missing_ok=True)

@@ -59,7 +59,15 @@ def packed_attention(
 
     Returns:
         ([1, T, H, D], None).
+
+    Raises:
+        NotImplementedError: dropout of attention weights, or a part of attention that is not known here.
     """
+    unknown = [name for name, option in options.items() if torch.is_tensor(option) and name != "position_ids"]
+    if unknown or options.get("dropout") or value.shape[-1] != query.shape[-1]:
+        raise NotImplementedError(
+            f"packed attention with {', '.join(unknown) or 'dropout, or values of another width'}"
+        )
     scaling = options.get("scaling") or query.shape[-1] ** -0.5
     rule = _Rule(scaling, options.get("sliding_window") or 0, options.get("softcap") or 0.0)
     device = query.device.type
@@ -87,12 +95,14 @@ class _Rule:
 
     def fits_varlen(self, query_HTD: torch.Tensor) -> bool:
         """Whether PyTorch's attention over rows of various lengths can do it."""
-        half = query_HTD.dtype in (torch.float16, torch.bfloat16) and query_HTD.shape[-1] <= 256
-        return bool(query_HTD.is_cuda and half and not self.softcap and torch.cuda.get_device_capability() >= (8, 0))
+        width, half = query_HTD.shape[-1], query_HTD.dtype in (torch.float16, torch.bfloat16)
+        if not query_HTD.is_cuda or not half or self.softcap or width > 256 or width % 8:
+            return False
+        return torch.cuda.get_device_capability() >= (8, 0)
 
     def scores(self, queries_GXD: torch.Tensor, keys_GKD: torch.Tensor) -> torch.Tensor:
         """Before the mask; X = R·Q."""
-        scores_GXK = torch.bmm(queries_GXD, keys_GKD.transpose(1, 2)).mul_(self.scaling)
+        scores_GXK = torch.bmm(queries_GXD * self.scaling, keys_GKD.transpose(1, 2))  # fp16 may not hold them unscaled
         return scores_GXK.div_(self.softcap).tanh_().mul_(self.softcap) if self.softcap else scores_GXK
 
     def slope(self, scores_GXK: torch.Tensor) -> torch.Tensor | None:

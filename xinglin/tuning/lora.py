@@ -35,7 +35,7 @@ def _forward(layer: Any, original: Any, x: torch.Tensor, *args: Any, **kwargs: A
     x = x.to(dtype)
     down, up = (part[name].weight.to(dtype) for part in (layer.lora_A, layer.lora_B))
     inside = layer.lora_dropout[name](x)
-    if type(base) is torch.nn.Linear and inside is x and not base.weight.requires_grad:
+    if type(base) is torch.nn.Linear and inside is x and not base.weight.requires_grad and base.weight.dtype == dtype:
         result = _Linear.apply(x, base, down, up, layer.scaling[name])  # type: ignore[no-untyped-call]
     else:
         result = _Update.apply(base(x), inside, down, up, layer.scaling[name])  # type: ignore[no-untyped-call]

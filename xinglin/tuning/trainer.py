@@ -90,7 +90,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     @cached_property
     def packs(self) -> bool:
         """Whether the base keeps packed rows apart; asked once the optimizer knows the weights, sharded as they are."""
-        found = isolates(self.model)
+        found = isolates(self.model, half=self.args.bf16 or self.args.fp16)
         if not found:
             log.warning("this base does not keep packed rows apart: they go through it one by one")
         return found
