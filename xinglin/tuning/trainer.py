@@ -348,5 +348,5 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         """Take state and weights from a run's last checkpoint, where only what comes after training is missing."""
         self.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
         self._take_state(last)
-        best = self._best_folder()
-        load_weights(self.model, best if best and self.args.load_best_model_at_end else last)
+        best = self.state.best_model_checkpoint  # in this folder or in that of `last`; _take_state found it
+        load_weights(self.model, Path(best) if best and self.args.load_best_model_at_end else last)
