@@ -66,9 +66,6 @@ def one_by_one(model, made):
 
 def packed(model, made):
     model = copy.deepcopy(model)
-    for layer in model.modules():
-        layer.__dict__.pop("forward", None)  # it is the original's, not the copy's
-    methods.lora.quicken(model)
     losses, _ = token_losses(model, pack(made, "cpu"))
     losses.mean().backward()
     return losses.detach(), gradients(model)
@@ -78,7 +75,7 @@ def gradients(model):
     return {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def require_equal(model, made):
+def assert_the_same(model, made):
     (losses, grads), (expected, wanted) = packed(model, made), one_by_one(model, made)
     assert losses.mean().item() == pytest.approx(expected.mean().item(), rel=1e-6)
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
@@ -90,7 +87,7 @@ def require_equal(model, made):
 @pytest.mark.parametrize("method", ["lora", "qlora", "adapter", "full"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_gradients_are_those_of_one_row_at_a_time(folders, kind, method):
-    require_equal(tuned(folders[kind], method), rows([60, 90, 31, 75, 44], shared=30))
+    assert_the_same(tuned(folders[kind], method), rows([60, 90, 31, 75, 44], shared=30))
 
 
 @pytest.mark.parametrize(
@@ -98,21 +95,21 @@ def test_losses_and_gradients_are_those_of_one_row_at_a_time(folders, kind, meth
 )
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
 def test_rows_of_any_length_and_beginning(folders, kind, lengths, shared):
-    require_equal(tuned(folders[kind], "lora"), rows(lengths, shared))
+    assert_the_same(tuned(folders[kind], "lora"), rows(lengths, shared))
 
 
 def test_weights_that_are_computed_again_give_the_same(folders, monkeypatch):
     monkeypatch.setattr(attention, "_KEEP", 0)
-    require_equal(tuned(folders["llama"], "lora"), rows([300, 90], shared=30))
+    assert_the_same(tuned(folders["llama"], "lora"), rows([300, 90], shared=30))
 
 
 def test_a_learned_beginning_counts_for_every_row(folders):
-    require_equal(tuned(folders["llama"], "lora"), rows([20, 30, 25], shared=12, learn_prompt=True))
+    assert_the_same(tuned(folders["llama"], "lora"), rows([20, 30, 25], shared=12, learn_prompt=True))
 
 
 def test_equal_rows_keep_a_token_of_their_own(folders):
     row = rows([20], 0)[0]
-    require_equal(tuned(folders["llama"], "lora"), [row, row])
+    assert_the_same(tuned(folders["llama"], "lora"), [row, row])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,4 +185,4 @@ def varlen_by_its_words(query, key, value, *where, scale, window_size, enable_gq
 def test_what_a_gpu_is_asked_for_is_the_same_attention(folders, kind, shared, monkeypatch):
     monkeypatch.setattr(attention._Rule, "fits_varlen", lambda rule, query: True)
     monkeypatch.setattr(attention, "varlen_attn", varlen_by_its_words)
-    require_equal(tuned(folders[kind], "lora"), rows([60, 90, 31], shared))
+    assert_the_same(tuned(folders[kind], "lora"), rows([60, 90, 31], shared))

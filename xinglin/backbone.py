@@ -175,9 +175,7 @@ def choose_precision(asked: str = "auto") -> Precision:
     return Precision(torch.float32, "the CPU has no bf16 in hardware")
 
 
-def load_base(
-    name: str, precision: Precision, attention: str | None = None, quantization: str = "", shards: int = 1
-) -> Any:
+def load_base(name: str, precision: Precision, quantization: str = "", shards: int = 1) -> Any:
     """Load a causal language model onto the GPU, if there is one, else the CPU.
 
     Args:
@@ -191,7 +189,7 @@ def load_base(
     """
     found = find_base(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    options: dict[str, Any] = {"dtype": precision.dtype, "attn_implementation": attention}
+    options: dict[str, Any] = {"dtype": precision.dtype}
     if quantization:
         options["quantization_config"] = _quantization(quantization, precision, shards > 1)
     if quantization and shards > 1:

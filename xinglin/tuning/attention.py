@@ -61,13 +61,11 @@ def packed_attention(
         ([1, T, H, D], None).
 
     Raises:
-        NotImplementedError: dropout of attention weights, or a part of attention that is not known here.
+        ValueError: dropout of attention weights, or a part of attention that is not known here.
     """
     unknown = [name for name, option in options.items() if torch.is_tensor(option) and name != "position_ids"]
     if unknown or options.get("dropout") or value.shape[-1] != query.shape[-1]:
-        raise NotImplementedError(
-            f"packed attention with {', '.join(unknown) or 'dropout, or values of another width'}"
-        )
+        raise ValueError(f"packed attention knows no {', '.join(unknown) or 'dropout, or values of another width'}")
     scaling = options.get("scaling") or query.shape[-1] ** -0.5
     rule = _Rule(scaling, options.get("sliding_window") or 0, options.get("softcap") or 0.0)
     device = query.device.type

@@ -16,7 +16,7 @@ from xinglin.tuning.packing import Pack, pack
 log = logging.getLogger(__name__)
 
 _ROWS = 32
-"""Rows of logits taken at once: their fp32 copy fits a CPU's cache, and the whole in fp32 never exists."""
+"""Rows of logits taken at once: their fp32 copy fits a CPU's cache, and none is made of the whole."""
 
 
 def token_losses(model: Any, packed: Pack, *, alone: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

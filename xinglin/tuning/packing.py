@@ -14,6 +14,7 @@ The loss is per target token of the whole global batch, so how the batch is spli
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -90,8 +91,7 @@ class Pack:
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
         """Start and end of the shared beginning and of each rest."""
-        ends = torch.tensor(self.lengths).cumsum(0).tolist()
-        return list(zip([0, *ends[:-1]], ends, strict=True))
+        return list(pairwise(accumulate(self.lengths, initial=0)))
 
 
 def pack(rows: Sequence[Encoded], device: Any) -> Pack:

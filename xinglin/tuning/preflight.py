@@ -128,13 +128,8 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
                     f"memory: {free / 1e9:.1f} GB are left, the optimizer will need {moments / 1e9:.1f} GB; "
                     "tune fewer weights (--lora_r, --method), or take more processes with --fsdp"
                 )
-        return Estimate(
-            whole + self._evaluations(steps), int(before + self._slack() * (peak_memory() - before)) + moments
-        )
-
-    def _slack(self) -> float:
-        """What a heap takes for the working memory of one micro-batch in the course of a run."""
-        return 1.0 if torch.cuda.is_available() else _HEAP
+        heap = 1.0 if torch.cuda.is_available() else _HEAP
+        return Estimate(whole + self._evaluations(steps), int(before + heap * (peak_memory() - before)) + moments)
 
     def _moments(self) -> int:
         """Bytes that Adam will add with the first step."""

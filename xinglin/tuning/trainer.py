@@ -116,10 +116,10 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         try:
             yield
         except torch.OutOfMemoryError:
-            tokens = packed_tokens(group)
+            tokens, longest = packed_tokens(group), max(len(row.input_ids) for row in group)
             raise OneProcessError(
                 f"the GPU's memory does not hold {len(group)} rows of {tokens} tokens in sum; give a smaller "
-                f"--max_tokens_per_micro_batch ({max(len(group[0].input_ids), tokens // 2)}), --method qlora, "
+                f"--max_tokens_per_micro_batch ({max(longest, tokens // 2)}), --method qlora, "
                 "or several GPUs with --fsdp"
             ) from None
 
