@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from xinglin.backbone import Precision, load_base
 from xinglin.dataset.encode import IGNORE, Encoded
-from xinglin.tuning import attention, methods
+from xinglin.tuning import attention, lora, methods
 from xinglin.tuning import losses as losses_module
 from xinglin.tuning.losses import isolates, token_losses
 from xinglin.tuning.options import FinetuneConfig
@@ -53,7 +53,8 @@ def one_by_one(model, made):
     """transformers' and PEFT's own way: no packs, all logits, a row at a time."""
     model = copy.deepcopy(model)
     for layer in model.modules():
-        layer.__dict__.pop("forward", None)  # ours is put on an instance
+        if isinstance(layer, lora._Quick):
+            layer.__class__ = type(layer).__bases__[1]  # PEFT's own
     losses = []
     for row in made:
         logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1]

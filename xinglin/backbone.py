@@ -159,6 +159,11 @@ class Precision:
         """bf16, fp16 or fp32."""
         return next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
 
+    @property
+    def half(self) -> bool:
+        """Whether it is one of 16 bits."""
+        return self.dtype != torch.float32
+
 
 def choose_precision(asked: str = "auto") -> Precision:
     """Half precision where the hardware computes in it: bf16, else fp16 (GPU, with loss scaling), else fp32."""

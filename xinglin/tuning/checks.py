@@ -27,7 +27,7 @@ _AT_LEAST = {
 _MAY_CHANGE = {
     *("data_path", "output_dir", "resume_from_checkpoint", "overwrite_output_dir", "report_to", "save_format"),
     *("wandb_project", "wandb_run_name", "wandb_watch", "wandb_log_model"),
-    *("micro_batch_size", "max_tokens_per_micro_batch", "group_by_length", "fsdp"),
+    *("micro_batch_size", "max_tokens_per_micro_batch", "group_by_length", "fsdp", "compile"),
     *("save_steps", "save_total_limit", "early_stopping_patience"),
 }
 """Options that change nothing of what a run learns."""
@@ -48,6 +48,8 @@ def check(config: FinetuneConfig) -> None:
     _check_processes(config)
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("precision fp16 needs a GPU; on a CPU take bf16, fp32 or auto")
+    if config.fsdp and config.compile == "true":
+        raise UserError("compile does not go with fsdp; leave one of them out")
     if config.method == "full" and config.save_format == "bin":
         raise UserError("save_format bin is for adapters; --method full writes model.safetensors")
     if config.early_stopping_patience and not config.val_set_size:

@@ -40,6 +40,7 @@ def token_losses(model: Any, packed: Pack, *, alone: bool = False) -> tuple[torc
     return losses_M[packed.distinct_N], packed.rows_N
 
 
+@torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
 @torch.no_grad()
 def isolates(model: Any, *, half: bool = False) -> bool:
     """Whether rows packed for this model keep to themselves, and see what they share: tried on two of them.

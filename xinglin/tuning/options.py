@@ -43,6 +43,8 @@ class FinetuneConfig:
         non_linearity: activation inside a bottleneck adapter: silu, relu, gelu, tanh, …
         adapter_dropout: dropout on a bottleneck adapter's input.
         train_on_inputs: learn the prompt's tokens too.
+        compile: fuse the work between the matmuls of every layer (torch.compile); costs up to a minute at the start and
+            needs a C++ compiler; auto does so for long runs on a GPU.
         group_by_length: accepted; rows are packed without padding, so it has nothing to save.
         precision: number format of the base; auto takes what the machine has in hardware.
         fsdp: shard the base over the processes of torchrun (FSDP2), for one that does not fit a single GPU.
@@ -87,6 +89,7 @@ class FinetuneConfig:
     non_linearity: str = "silu"
     adapter_dropout: float = 0.0
     train_on_inputs: bool = False
+    compile: Literal["auto", "true", "false"] = "auto"
     group_by_length: bool = False
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     fsdp: bool = False

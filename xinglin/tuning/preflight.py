@@ -115,7 +115,8 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         before = _held()
         picked = [by_size[int((n + 0.5) * len(by_size) / self.samples)] for n in range(self.samples)]
         model.train()
-        self._step(by_size[-1])  # the heaviest of all: memory peaks here, or it never does
+        warming = self._step(by_size[-1])  # the heaviest of all: memory peaks here, or it never does
+        log.debug("first micro-batch: %.1f s", warming)
         seconds = [self._step(group) for group in picked]
         model.zero_grad()
         a_token = sum(seconds) / sum(map(packed_tokens, picked))
@@ -159,6 +160,7 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         self._wait()
         return time.perf_counter() - started
 
+    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def _evaluations(self, steps: int) -> float:
         """Seconds of all evaluations."""

@@ -35,6 +35,7 @@ from xinglin.records import write_json
 from xinglin.tokenizer import Tokenizer, load_tokenizer
 from xinglin.tuning import checkpoint, checks, methods, processes
 from xinglin.tuning.callbacks import LogFile, ProgressBar, SaveEvery
+from xinglin.tuning.compiling import compiled, compiles
 from xinglin.tuning.options import FinetuneConfig
 from xinglin.tuning.plot import draw
 from xinglin.tuning.preflight import Preflight, device_name, resident_peak
@@ -118,8 +119,11 @@ def ready(config: FinetuneConfig) -> Iterator[Run]:
         folder = processes.on_first(lambda: stack.enter_context(output))
         stack.enter_context(checkpoint.disk_errors(folder))
         precision = choose_precision(config.precision)
+        fused = compiles(config, int(config.num_epochs * sum(len(row.input_ids) for row in prepared.rows)))
         arguments = _arguments(config, folder, prepared, precision, trackers)
         trainer = _trainer(config, prepared, precision, arguments, settings)
+        if fused:
+            stack.enter_context(compiled(trainer.model))
         finished = resume if resume and checks.finished(resume, config, prepared.steps) else None
         yield Run(config, folder, prepared, precision, trainer, settings, resume, finished)
 
@@ -159,13 +163,11 @@ def _trainer(
     log.info("method: %s; trainable: %s parameters", config.method, f"{trainable:,}")
     trainer = AnswerTrainer(
         config,
-        prepared.mixture,
-        prepared.encoding,
+        precision,
+        prepared,
         settings,
         model=model,
         args=arguments,
-        train_dataset=prepared.rows,
-        eval_dataset=prepared.val or None,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -187,7 +189,6 @@ def _arguments(
         adam_epsilon=1e-8,
         weight_decay=0.0,
         optim="paged_adamw_8bit" if config.method == "qlora" and torch.cuda.is_available() else "adamw_torch",
-        bf16=precision.name == "bf16",
         fp16=precision.name == "fp16",
         use_cpu=not torch.cuda.is_available(),
         logging_steps=1,
@@ -246,7 +247,8 @@ def _train(run: Run) -> dict[str, Any]:
     if trainer.stop.stopped:
         done = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
         raise Stopped(f"{done} is saved in {run.folder}; go on with --resume_from_checkpoint True")
-    return _finish(run, _metrics(run))
+    metrics: dict[str, Any] = _finish(run, _metrics(run))
+    return metrics
 
 
 def _metrics(run: Run) -> dict[str, Any]:
@@ -276,6 +278,7 @@ def _metrics(run: Run) -> dict[str, Any]:
     }
 
 
+@torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
 def _finish(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
     """Write the run's files, read the adapter back, and only then let them appear."""
     config, folder, trainer = run.config, run.folder, run.trainer

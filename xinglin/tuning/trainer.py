@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
-from xinglin.dataset.encode import Encoded, Encoding
+from xinglin.backbone import Precision
+from xinglin.dataset.encode import Encoded
 from xinglin.errors import OneProcessError, UserError, one_line
 from xinglin.records import write_json
 from xinglin.tuning import checkpoint, processes
@@ -32,6 +33,7 @@ from xinglin.tuning.methods import load_weights, save_weights
 from xinglin.tuning.mixing import Mixture
 from xinglin.tuning.options import FinetuneConfig
 from xinglin.tuning.packing import pack, packed_tokens, share
+from xinglin.tuning.prepare import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +64,13 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, config: FinetuneConfig, mixture: Mixture, encoding: Encoding, settings: dict[str, Any], **kwargs: Any
+        self, config: FinetuneConfig, precision: Precision, prepared: Prepared, settings: dict[str, Any], **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs, data_collator=lambda rows: {"rows": rows})
+        rows, val = prepared.rows, prepared.val or None
+        super().__init__(**kwargs, train_dataset=rows, eval_dataset=val, data_collator=lambda batch: {"rows": batch})
         self.budget = config.max_tokens_per_micro_batch or (8192 if torch.cuda.is_available() else 2048)
-        self.config, self.mixture, self.encoding, self.settings = config, mixture, encoding, settings
+        self.config, self.precision, self.settings = config, precision, settings
+        self.mixture, self.encoding = prepared.mixture, prepared.encoding
         self.folder = Path(self.args.output_dir)
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
@@ -90,10 +94,11 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     @cached_property
     def packs(self) -> bool:
         """Whether the base keeps packed rows apart; asked once the optimizer knows the weights, sharded as they are."""
-        found = isolates(self.model, half=self.args.bf16 or self.args.fp16)
+        with self.half():
+            found = isolates(self.model, half=self.precision.half)
         if not found:
             log.warning("this base does not keep packed rows apart: they go through it one by one")
-        return found
+        return bool(found)
 
     def micro_batches(self, rows: list[Encoded]) -> list[list[Encoded]]:
         """The part of a global batch that falls to this process."""
@@ -104,7 +109,13 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
 
     def forward(self, model: Any, group: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses of a micro-batch's target tokens, and the row of each."""
-        return token_losses(model, pack(group, self.args.device), alone=not self.packs)
+        packs = self.packs
+        with self.half():
+            return token_losses(model, pack(group, self.args.device), alone=not packs)
+
+    def half(self) -> AbstractContextManager[Any]:
+        """Around a forward pass. accelerate's own way for bf16 would make an fp32 copy of all logits."""
+        return torch.autocast(self.args.device.type, self.precision.dtype, enabled=self.precision.half)
 
     @contextmanager
     def fitting(self, group: list[Encoded]) -> Iterator[None]:
@@ -217,6 +228,8 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self._told = now
         super().log(logs, start_time)
 
+    # compiled a second time, for work without gradients, layers would not pay
+    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
