@@ -16,7 +16,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         f"{results['date']}, {results['machine']}; base {settings['base']}, {settings['precision']}, "
         f"{settings['steps']} steps of {settings['batch_size']} records ({settings['data']}, template "
-        f"{settings['template']}), padded micro-batches of {settings['micro_batch_size']}, {settings['rounds']} rounds.",
+        f"{settings['template']}), padded passes of {settings['micro_batch_size']}, {settings['rounds']} rounds.",
         "",
         "| system | useful tokens/s: median (min–max) | × recipe | of the limit | peak memory | first, last loss |",
         "|---|---|---|---|---|---|",

@@ -98,6 +98,8 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
             found = isolates(self.model, half=self.precision.half)
         if not found:
             log.warning("this base does not keep packed rows apart: they go through it one by one")
+        elif self.config.lora_dropout or self.config.adapter_dropout:
+            log.info("dropout: the rows of a micro-batch share the mask of their common beginning")
         return bool(found)
 
     def micro_batches(self, rows: list[Encoded]) -> list[list[Encoded]]:
