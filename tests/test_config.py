@@ -22,7 +22,7 @@ def test_the_flags_of_finetune_and_infer():
         *("--learning_rate", "--warmup_ratio", "--cutoff_len", "--val_set_size", "--eval_steps"),
         *("--save_steps", "--save_total_limit", "--early_stopping_patience", "--lora_r"),
         *("--lora_alpha", "--lora_dropout", "--lora_target_modules", "--load_8bit", "--bottleneck_size"),
-        *("--non_linearity", "--adapter_dropout", "--train_on_inputs", "--group_by_length", "--precision"),
+        *("--non_linearity", "--adapter_dropout", "--train_on_inputs", "--compile", "--group_by_length", "--precision"),
         *("--fsdp", "--save_format", "--seed", "--overwrite_output_dir", "--resume_from_checkpoint", "--report_to"),
         *("--wandb_project", "--wandb_run_name", "--wandb_watch", "--wandb_log_model"),
     ]
