@@ -59,14 +59,12 @@ class System:
         script: beside this file.
         options: besides those that all get.
         environment: folder of its own Python environment; an empty string for ours.
-        only: the device it runs on, if not on both.
     """
 
     title: str
     script: str
     options: tuple[str, ...] = ()
     environment: str = ""
-    only: str = ""
 
     def python(self) -> Path:
         """Its interpreter."""
@@ -129,7 +127,7 @@ def write_start(path: Path, base: str, asked: argparse.Namespace) -> None:
 
 
 def train(system: System, asked: argparse.Namespace, base: str, folder: Path) -> dict[str, Any]:
-    """Let one system train once; what it wrote, and its seconds from start to end.
+    """Let one system train once; what it wrote.
 
     Raises:
         SystemExit: it failed.

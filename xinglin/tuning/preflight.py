@@ -115,8 +115,7 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         before = _held()
         picked = [by_size[int((n + 0.5) * len(by_size) / self.samples)] for n in range(self.samples)]
         model.train()
-        warming = self._step(by_size[-1])  # the heaviest of all: memory peaks here, or it never does
-        log.debug("first micro-batch: %.1f s", warming)
+        self._step(by_size[-1])  # the heaviest of all: memory peaks here, or it never does
         seconds = [self._step(group) for group in picked]
         model.zero_grad()
         a_token = sum(seconds) / sum(map(packed_tokens, picked))
