@@ -9,10 +9,12 @@ import pytest
 import torch
 from bases import KINDS, make_base
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from xinglin.backbone import Precision, load_base
 from xinglin.dataset.encode import IGNORE, Encoded
-from xinglin.tuning import attention, lora, methods
+from xinglin.tuning import attention, blockwise, lora, methods
 from xinglin.tuning import losses as losses_module
 from xinglin.tuning.losses import isolates, token_losses
 from xinglin.tuning.options import FinetuneConfig
@@ -100,7 +102,7 @@ def test_rows_of_any_length_and_beginning(folders, kind, lengths, shared):
 
 
 def test_weights_that_are_computed_again_give_the_same(folders, monkeypatch):
-    monkeypatch.setattr(attention, "_KEEP", 0)
+    monkeypatch.setattr(blockwise, "_KEEP", 0)
     assert_the_same(tuned(folders["llama"], "lora"), rows([300, 90], shared=30))
 
 
@@ -145,17 +147,65 @@ def test_masters_in_fp32_that_compute_in_half_precision_are_packed(folders, kind
 
 def test_a_base_that_cannot_be_packed_at_all_is_left_as_it_was(folders, monkeypatch):
     model = load_base(str(folders["llama"]), FP32).eval()
-    monkeypatch.setattr(attention, "_blocks", lambda pack: 1 / 0)
+    monkeypatch.setattr(blockwise, "_alike", lambda lengths: 1 / 0)
+    blockwise._layout.cache_clear()
     assert not isolates(model)
     assert not model.training
 
 
+class Largest(TorchDispatchMode):
+    """Rows of the largest tensor as wide as the vocabulary that any operation gave."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.vocabulary, self.rows = vocabulary, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        given = operation(*args, **(kwargs or {}))
+        for part in pytree.tree_leaves(given):
+            if torch.is_tensor(part) and part.shape[-1:] == (self.vocabulary,):
+                self.rows = max(self.rows, part.numel() // self.vocabulary)
+        return given
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_no_tensor_holds_all_logits_where_the_output_layer_is_the_last_step(folders, kind, monkeypatch):
+    monkeypatch.setitem(losses_module._SLAB, True, 16)
+    model, made = tuned(folders[kind], "lora"), rows([60, 90], 10)
+    token_losses(model, pack(made, "cpu"))  # whether its logits are capped is found out
+    with Largest(model.config.vocab_size) as largest:
+        losses, _ = token_losses(model, pack(made, "cpu"))
+        losses.sum().backward()
+    targets = sum(row.targets for row in made)
+    assert largest.rows == targets if kind == "gemma2" else largest.rows < targets / 2
+
+
+@pytest.mark.parametrize("change", ["biased", "trained", "scaled in place"])
+def test_an_output_layer_of_another_kind(folders, change):
+    model = tuned(folders["llama"], "lora")
+    head = model.get_output_embeddings()
+    if change == "biased":
+        head.bias = torch.nn.Parameter(torch.randn(len(head.weight)), requires_grad=False)
+    elif change == "trained":
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    else:
+        kind = type(model.base_model.model)
+
+        def scaled(self, *args, **kwargs):
+            output = kind.forward(self, *args, **kwargs)
+            output.logits *= 0.5
+            return output
+
+        model.base_model.model.__class__ = type("Scaled", (kind,), {"forward": scaled})
+    assert_the_same(model, rows([60, 90], 10))
+
+
 def test_the_logits_are_freed_on_the_way_back(folders):
-    model, made = tuned(folders["llama"], "lora"), []
+    model, made = tuned(folders["gemma2"], "lora"), []
     model.get_output_embeddings().register_forward_hook(lambda module, given, output: made.append(weakref.ref(output)))
     losses, _ = token_losses(model, pack(rows([40, 50], 10), "cpu"))
     losses.sum().backward()
-    assert [one() for one in made] == [None]
+    assert {one() for one in made} == {None}
 
 
 def test_in_half_precision_the_losses_are_near(folders):
@@ -184,6 +234,6 @@ def varlen_by_its_words(query, key, value, *where, scale, window_size, enable_gq
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3"])
 @pytest.mark.parametrize("shared", [0, 30])
 def test_what_a_gpu_is_asked_for_is_the_same_attention(folders, kind, shared, monkeypatch):
-    monkeypatch.setattr(attention._Rule, "fits_varlen", lambda rule, query: True)
+    monkeypatch.setattr(attention, "_fits_varlen", lambda query, rule: True)
     monkeypatch.setattr(attention, "varlen_attn", varlen_by_its_words)
     assert_the_same(tuned(folders[kind], "lora"), rows([60, 90, 31], shared))

@@ -28,9 +28,9 @@ def linear_shapes(config: Any) -> list[tuple[int, int]]:
 def needed(config: Any, rows: Sequence[tuple[int, int]], rank: int) -> float:
     """Floating-point operations of a step with frozen weights over rows of (tokens, targets).
 
-    Of each linear layer: the way there, and the gradient of its input (also where the first layer needs none); logits at
-    target positions; causal attention (half of the square), its way back twice the way there; LoRA of `rank` on every
-    linear layer, its way back twice the way there.
+    Of each linear layer: the way there, and the gradient of its input (also where the first layer needs none); logits
+    at target positions; causal attention (half of the square), its way back twice the way there; LoRA of `rank` on
+    every linear layer, its way back twice the way there.
     """
     shapes = linear_shapes(config)
     layers, hidden = config.num_hidden_layers, config.hidden_size

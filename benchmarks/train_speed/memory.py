@@ -90,7 +90,7 @@ def gigabytes(shape: str, method: str, tokens: int, a_layer: tuple[float, int]) 
 def main() -> None:
     """Print the table."""
     console.set_up_logging()
-    attention._Blocks = _KeepsLikeTheGPU  # type: ignore[misc, assignment]
+    attention.Blockwise = _KeepsLikeTheGPU  # type: ignore[misc, assignment]
     head = " | ".join(f"{cutoff} tokens" for cutoff in CUTOFFS)
     cards = " | ".join(f"tokens in {card} GB" for card in CARDS)
     print(f"| shape | method | each token | {head} | {cards} |\n|{'---|' * (3 + len(CUTOFFS) + len(CARDS))}")

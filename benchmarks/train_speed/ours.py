@@ -7,6 +7,7 @@ import argparse
 import json
 import tempfile
 import time
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def _no_answer_logits() -> None:
     def token_losses(model: Any, packed: Any, *, alone: bool = False) -> Any:
         assert not alone
         with attention.packing(model):
-            logits_TV = model(packed.ids_1T, use_cache=False, position_ids=packed.positions_1T, pack=packed).logits[0]
-        losses_M = losses._CrossEntropy.apply(logits_TV[packed.sources_M], packed.targets_M)
+            logits_1TV = model(packed.ids_1T, use_cache=False, position_ids=packed.positions_1T, pack=packed).logits
+        losses_M = losses._CrossEntropy.apply(logits_1TV.flatten(0, 1)[packed.sources_M], packed.targets_M)
         return losses_M[packed.distinct_N], packed.rows_N
 
     trainer.token_losses = token_losses
@@ -59,7 +60,7 @@ def _no_answer_logits() -> None:
 
 @part("cross-entropy")
 def _no_cross_entropy() -> None:
-    """PyTorch's, on an fp32 copy of all logits."""
+    """The answers' logits are made, and PyTorch's takes an fp32 copy of them."""
 
     class Whole:
         @staticmethod
@@ -67,6 +68,7 @@ def _no_cross_entropy() -> None:
             return F.cross_entropy(logits_MV.float(), targets_M, reduction="none")
 
     losses._CrossEntropy = Whole
+    losses._without_logits = lambda *_: None
 
 
 @part("attention")
@@ -75,10 +77,10 @@ def _no_attention() -> None:
 
     class RowByRow:
         @staticmethod
-        def apply(query_HTD: Any, key_GTD: Any, value_GTD: Any, pack: Any, rule: Any) -> torch.Tensor:
+        def apply(query_HTD: Any, key_GTD: Any, value_GTD: Any, lengths: Any, rule: Any) -> torch.Tensor:
             outputs = []
-            for number, (start, end) in enumerate(pack.spans):
-                shared = pack.lengths[0] if number else 0
+            for number, (start, end) in enumerate(pairwise(accumulate(lengths, initial=0))):
+                shared = lengths[0] if number else 0
                 keys, values = (torch.cat([x[:, :shared], x[:, start:end]], 1)[None] for x in (key_GTD, value_GTD))
                 queries = query_HTD[None, :, start:end]
                 mask = None
@@ -88,7 +90,7 @@ def _no_attention() -> None:
                 outputs.append(F.scaled_dot_product_attention(queries, keys, values, mask, **options)[0])
             return torch.cat(outputs, 1).transpose(0, 1)
 
-    attention._Blocks = RowByRow
+    attention.Blockwise = RowByRow
 
 
 @part("lora")

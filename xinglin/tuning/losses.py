@@ -5,18 +5,26 @@ Shape suffixes: M distinct target tokens, N all of them, V vocabulary (`packing.
 
 import logging
 from typing import Any
+from weakref import WeakSet
 
 import torch
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
 
 from xinglin.dataset.encode import Encoded
 from xinglin.errors import one_line
-from xinglin.tuning.attention import packing
+from xinglin.tuning.attention import packing, unwrapped
 from xinglin.tuning.packing import Pack, pack
 
 log = logging.getLogger(__name__)
 
-_ROWS = 32
-"""Rows of logits taken at once: their fp32 copy fits a CPU's cache, and none is made of the whole."""
+_SLAB = {True: 256, False: 1024}
+"""Rows whose logits are there at once, on a CPU and elsewhere."""
+_ROWS = {True: 16, False: 1024}
+"""Rows of logits taken at once: on a CPU their fp32 copy fits its cache, and none is made of the whole."""
+
+_REWORKED: WeakSet[torch.nn.Module] = WeakSet()
+"""Output layers whose logits their model changes (caps, scales) before it gives them."""
 
 
 def token_losses(model: Any, packed: Pack, *, alone: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,12 +40,43 @@ def token_losses(model: Any, packed: Pack, *, alone: bool = False) -> tuple[torc
     options: dict[str, Any] = {"input_ids": packed.ids_1T, "use_cache": False, "logits_to_keep": packed.sources_M}
     if alone:
         assert len(packed.lengths) == 2
-        logits_MV = model(**options).logits[0]
+        losses_M = _of_logits(model(**options).logits, packed)
     else:
+        options |= {"position_ids": packed.positions_1T, "pack": packed}
         with packing(model):
-            logits_MV = model(**options, position_ids=packed.positions_1T, pack=packed).logits[0]
-    losses_M: torch.Tensor = _CrossEntropy.apply(logits_MV, packed.targets_M)  # type: ignore[no-untyped-call]
+            found_M = _without_logits(model, options, packed)
+            losses_M = _of_logits(model(**options).logits, packed) if found_M is None else found_M
     return losses_M[packed.distinct_N], packed.rows_N
+
+
+def _of_logits(logits_1MV: torch.Tensor, packed: Pack) -> torch.Tensor:
+    losses_M: torch.Tensor = _CrossEntropy.apply(logits_1MV.flatten(0, 1), packed.targets_M)  # type: ignore[no-untyped-call]
+    return losses_M
+
+
+def _without_logits(model: Any, options: dict[str, Any], packed: Pack) -> torch.Tensor | None:
+    """Losses from what enters a frozen output layer; None where that is not the model's last step, or not frozen."""
+    head = unwrapped(model).get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head in _REWORKED:
+        return None
+    if isinstance(head.weight, DTensor) or head.weight.requires_grad:
+        return None
+    entered: list[tuple[Any, ...]] = []
+
+    def pass_on(hidden: torch.Tensor) -> torch.Tensor:
+        entered.append((hidden.data_ptr(), hidden.shape, hidden._version))
+        return hidden
+
+    head.forward = pass_on  # type: ignore[method-assign, assignment]
+    try:
+        given = model(**options).logits
+    finally:
+        del head.forward
+    if entered != [(given.data_ptr(), given.shape, given._version)]:
+        _REWORKED.add(head)
+        return None
+    losses_M: torch.Tensor = _Head.apply(given.flatten(0, 1), head.weight, head.bias, packed.targets_M)  # type: ignore[no-untyped-call]
+    return losses_M
 
 
 @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
@@ -74,24 +113,45 @@ def isolates(model: Any, *, half: bool = False) -> bool:
     return torch.allclose(beside, beside_other, 0, 1e-4) and torch.allclose(beside, expected, rounding, rounding)
 
 
+class _Head(torch.autograd.Function):
+    """A frozen output layer and the cross-entropy, some rows at a time: the logits are never there as a whole.
+
+    What leads back is computed on the way there; the gradient of a target's loss only scales it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_MD: torch.Tensor, weight_VD: torch.Tensor, bias_V: torch.Tensor | None, targets_M: torch.Tensor
+    ) -> torch.Tensor:
+        """Losses [M], fp32."""
+        device = hidden_MD.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_MD.dtype
+        weight_VD, bias_V = weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
+        losses_M = hidden_MD.new_empty(len(targets_M), dtype=torch.float32)
+        grad_MD = torch.empty_like(hidden_MD, dtype=dtype) if ctx.needs_input_grad[0] else None
+        for rows in _slices(len(targets_M), _SLAB[device == "cpu"]):
+            logits = F.linear(hidden_MD[rows].to(dtype), weight_VD, bias_V)
+            losses_M[rows] = _cross_entropy(logits, targets_M[rows])
+            if grad_MD is not None:
+                torch.mm(logits, weight_VD, out=grad_MD[rows])
+        ctx.grad_MD, ctx.dtype = grad_MD, hidden_MD.dtype
+        return losses_M
+
+    @staticmethod
+    def backward(ctx: Any, grad_M: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        """What entered's gradient."""
+        grad_MD, ctx.grad_MD = ctx.grad_MD, None
+        return grad_MD.mul_(grad_M[:, None].to(grad_MD.dtype)).to(ctx.dtype), None, None, None
+
+
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy some rows at a time; the logits' own memory takes their gradient."""
+    """Cross-entropy of logits, whose own memory takes their gradient."""
 
     @staticmethod
     def forward(ctx: Any, logits_MV: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
         """Losses [M], fp32."""
-        losses_M = logits_MV.new_empty(len(targets_M), dtype=torch.float32)
-        wanted = ctx.needs_input_grad[0]
-        for rows in _slices(len(targets_M)):
-            scores, targets = logits_MV[rows].float(), targets_M[rows, None]
-            totals = scores.logsumexp(-1, keepdim=True)
-            losses_M[rows] = (totals - scores.gather(1, targets))[:, 0]
-            if wanted:
-                slopes = scores.sub_(totals).exp_()
-                slopes.scatter_add_(1, targets, slopes.new_full(targets.shape, -1.0))
-                logits_MV[rows] = slopes
         ctx.slopes_MV = logits_MV
-        return losses_M
+        return _cross_entropy(logits_MV, targets_M)
 
     @staticmethod
     def backward(ctx: Any, grad_M: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
@@ -100,5 +160,17 @@ class _CrossEntropy(torch.autograd.Function):
         return slopes_MV.mul_(grad_M[:, None].to(slopes_MV.dtype)), None
 
 
-def _slices(rows: int) -> list[slice]:
-    return [slice(start, start + _ROWS) for start in range(0, rows, _ROWS)]
+def _cross_entropy(logits_MV: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+    """Losses [M], fp32; the logits become their gradients."""
+    losses_M = logits_MV.new_empty(len(targets_M), dtype=torch.float32)
+    for rows in _slices(len(targets_M), _ROWS[logits_MV.device.type == "cpu"]):
+        scores, targets = logits_MV[rows].float(), targets_M[rows, None]
+        shares = scores.softmax(-1)
+        totals = scores.amax(-1, keepdim=True) - shares.amax(-1, keepdim=True).log()  # log-sum-exp, without its exp
+        losses_M[rows] = (totals - scores.gather(1, targets))[:, 0]
+        logits_MV[rows] = shares.scatter_add_(1, targets, shares.new_full(targets.shape, -1.0))
+    return losses_M
+
+
+def _slices(rows: int, at_once: int) -> list[slice]:
+    return [slice(start, start + at_once) for start in range(0, rows, at_once)]

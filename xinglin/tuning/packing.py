@@ -13,8 +13,6 @@ The loss is per target token of the whole global batch, so how the batch is spli
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -87,11 +85,6 @@ class Pack:
     targets_M: torch.Tensor
     distinct_N: torch.Tensor
     rows_N: torch.Tensor
-
-    @cached_property
-    def spans(self) -> list[tuple[int, int]]:
-        """Start and end of the shared beginning and of each rest."""
-        return list(pairwise(accumulate(self.lengths, initial=0)))
 
 
 def pack(rows: Sequence[Encoded], device: Any) -> Pack:
