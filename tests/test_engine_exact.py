@@ -110,6 +110,14 @@ def test_a_learned_beginning_counts_for_every_row(folders):
     assert_the_same(tuned(folders["llama"], "lora"), rows([20, 30, 25], shared=12, learn_prompt=True))
 
 
+def test_a_row_with_nothing_to_learn(folders):
+    model = tuned(folders["llama"], "lora")
+    losses, owners = token_losses(model, pack([Encoded("", [3, 4, 5], [IGNORE] * 3, cut=False)], "cpu"))
+    losses.sum().backward()
+    assert losses.shape == owners.shape == (0,)
+    assert not any(grad.any() for grad in gradients(model).values())
+
+
 def test_equal_rows_keep_a_token_of_their_own(folders):
     row = rows([20], 0)[0]
     assert_the_same(tuned(folders["llama"], "lora"), [row, row])

@@ -42,6 +42,7 @@ from xinglin.tokenizer import load_tokenizer
 from xinglin.tuning.methods import attach
 from xinglin.tuning.mixing import Mixture
 from xinglin.tuning.options import FinetuneConfig
+from xinglin.tuning.packing import shared_beginning
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -109,8 +110,9 @@ def fitting(asked: argparse.Namespace, encoding: Encoding, count: int) -> tuple[
 
 
 def plain_template(name: str, folder: Path) -> Path:
-    """A packaged template in alpaca-lora's own format, which has its preface in both forms."""
-    template = json.loads((ROOT / "xinglin" / "templates" / f"{name}.json").read_text("utf-8"))
+    """A template in alpaca-lora's own format, which has its preface in both forms."""
+    packaged = ROOT / "xinglin" / "templates" / f"{name}.json"
+    template = json.loads((Path(name) if name.endswith(".json") else packaged).read_text("utf-8"))
     forms = {key: template["preface"] + template[key] for key in ("prompt_input", "prompt_no_input")}
     path = folder / "template.json"
     path.write_text(json.dumps({"description": name} | forms, ensure_ascii=False), "utf-8")
@@ -249,10 +251,12 @@ def compare(asked: argparse.Namespace, base: str, folder: Path) -> dict[str, Any
             system["ratio_to_alpaca_lora"] = round(median_ratio(speeds, recipe), 3)
         system["share_of_matmul_limit"] = round(statistics.median(speeds) / limit["useful_tokens_per_second"], 3)
     settings = {name: value for name, value in vars(asked).items() if name not in ("data_path", "systems", "output")}
+    settings |= {"data": Path(asked.data_path).name, "template": Path(asked.template).stem, "records": len(rows)}
+    settings["tokens_shared"] = shared_beginning(rows)
     return {
         "date": date.today().isoformat(),
         "machine": machine(asked.device),
-        "settings": settings | {"data": Path(asked.data_path).name, "records": len(rows)},
+        "settings": settings,
         "limit": limit,
         "systems": systems,
     }
@@ -274,7 +278,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data_path", default=str(ROOT.parent / "shared" / "data" / "bentsao_2000.jsonl"))
     parser.add_argument("--base", default="smollm2-135m", help="a base, or random:SHAPE: " + ", ".join(shapes.SHAPES))
     parser.add_argument("--systems", default="", help="comma-separated; all that are installed unless given")
-    parser.add_argument("--template", default="med_template", help="a packaged template")
+    parser.add_argument("--template", default=str(HERE / "preface.json"), help="a packaged template, or a file")
     for name, value in {"steps": 4, "rounds": 3, "batch_size": 16, "cutoff_len": 512, "lora_r": 8}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--micro_batch_size", type=int, default=2, help="of the peers; ours splits by tokens")

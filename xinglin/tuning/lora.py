@@ -5,6 +5,9 @@
 PEFT's own forward computes it in fp32, or under autocast makes a copy of every linear layer's output for the scaled
 update and another for the sum, on the way there and back.
 
+The narrow matmuls are written so that the rank comes first: oneDNN takes 84 us instead of 144 for A xᵀ where x Aᵀ has
+the same result (1,650 rows, 576 wide), 111 instead of 191 for B's gradient.
+
 Shape suffixes: T rows of the input, D its width, E the output's, R rank.
 """
 
@@ -72,21 +75,21 @@ class _Linear(torch.autograd.Function):
     ) -> torch.Tensor:
         """Like x, E wide."""
         y = F.linear(x, weight_ED, bias_E)
-        inside_TR = F.linear(x.flatten(0, -2), down_RD)
-        y.flatten(0, -2).addmm_(inside_TR, up_ER.t())
-        ctx.save_for_backward(x, inside_TR, weight_ED, down_RD, up_ER)
+        inside_RT = down_RD @ x.flatten(0, -2).t()
+        y.flatten(0, -2).addmm_(inside_RT.t(), up_ER.t())
+        ctx.save_for_backward(x, inside_RT, weight_ED, down_RD, up_ER)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         """Gradients of x, A and B."""
-        x, inside_TR, weight_ED, down_RD, up_ER = ctx.saved_tensors
+        x, inside_RT, weight_ED, down_RD, up_ER = ctx.saved_tensors
         grad_TE = grad.flatten(0, -2)
-        outside_TR = grad_TE @ up_ER
+        outside_RT = up_ER.t() @ grad_TE.t()
         x_grad = None
         if ctx.needs_input_grad[0]:
-            x_grad = (grad_TE @ weight_ED).addmm_(outside_TR, down_RD).view_as(x)
-        return x_grad, None, None, outside_TR.t() @ x.flatten(0, -2), grad_TE.t() @ inside_TR
+            x_grad = (grad_TE @ weight_ED).addmm_(outside_RT.t(), down_RD).view_as(x)
+        return x_grad, None, None, outside_RT @ x.flatten(0, -2), (inside_RT @ grad_TE).t()
 
 
 class _Update(torch.autograd.Function):
@@ -95,16 +98,16 @@ class _Update(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: torch.Tensor, x: torch.Tensor, down_RD: torch.Tensor, up_ER: torch.Tensor) -> torch.Tensor:
         """Like y."""
-        inside_TR = F.linear(x.flatten(0, -2), down_RD)
-        sum_TE = torch.addmm(y.flatten(0, -2), inside_TR.to(y.dtype), up_ER.t().to(y.dtype))
-        ctx.save_for_backward(x, inside_TR, down_RD, up_ER)
+        inside_RT = down_RD @ x.flatten(0, -2).t()
+        sum_TE = torch.addmm(y.flatten(0, -2), inside_RT.t().to(y.dtype), up_ER.t().to(y.dtype))
+        ctx.save_for_backward(x, inside_RT, down_RD, up_ER)
         return sum_TE.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         """Gradients of y, x, A and B."""
-        x, inside_TR, down_RD, up_ER = ctx.saved_tensors
+        x, inside_RT, down_RD, up_ER = ctx.saved_tensors
         grad_TE = grad.flatten(0, -2).to(x.dtype)
-        outside_TR = grad_TE @ up_ER
-        x_grad = (outside_TR @ down_RD).view_as(x) if ctx.needs_input_grad[1] else None
-        return grad, x_grad, outside_TR.t() @ x.flatten(0, -2), grad_TE.t() @ inside_TR
+        outside_RT = up_ER.t() @ grad_TE.t()
+        x_grad = (outside_RT.t() @ down_RD).view_as(x) if ctx.needs_input_grad[1] else None
+        return grad, x_grad, outside_RT @ x.flatten(0, -2), (inside_RT @ grad_TE).t()

@@ -4,6 +4,7 @@ Shape suffixes: M distinct target tokens, N all of them, V vocabulary (`packing.
 """
 
 import logging
+import math
 from typing import Any
 from weakref import WeakSet
 
@@ -18,8 +19,8 @@ from xinglin.tuning.packing import Pack, pack
 
 log = logging.getLogger(__name__)
 
-_SLAB = {True: 256, False: 1024}
-"""Rows whose logits are there at once, on a CPU and elsewhere."""
+_SLAB = {True: 512, False: 1024}
+"""Rows whose logits are there at once, at most, on a CPU and elsewhere."""
 _ROWS = {True: 16, False: 1024}
 """Rows of logits taken at once: on a CPU their fp32 copy fits its cache, and none is made of the whole."""
 
@@ -129,7 +130,8 @@ class _Head(torch.autograd.Function):
         weight_VD, bias_V = weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
         losses_M = hidden_MD.new_empty(len(targets_M), dtype=torch.float32)
         grad_MD = torch.empty_like(hidden_MD, dtype=dtype) if ctx.needs_input_grad[0] else None
-        for rows in _slices(len(targets_M), _SLAB[device == "cpu"]):
+        slabs = math.ceil(len(targets_M) / _SLAB[device == "cpu"])
+        for rows in _slices(len(targets_M), math.ceil(len(targets_M) / slabs) if slabs else 1):  # alike in size
             logits = F.linear(hidden_MD[rows].to(dtype), weight_VD, bias_V)
             losses_M[rows] = _cross_entropy(logits, targets_M[rows])
             if grad_MD is not None:
