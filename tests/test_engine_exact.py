@@ -103,6 +103,7 @@ def test_rows_of_any_length_and_beginning(folders, kind, lengths, shared):
 
 def test_weights_that_are_computed_again_give_the_same(folders, monkeypatch):
     monkeypatch.setattr(blockwise, "_KEEP", 0)
+    blockwise._layout.cache_clear()
     assert_the_same(tuned(folders["llama"], "lora"), rows([300, 90], shared=30))
 
 

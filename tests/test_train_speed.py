@@ -13,6 +13,7 @@ sys.path.insert(0, str(FOLDER))
 
 from limit import needed  # noqa: E402
 from report import table  # noqa: E402
+from run import utilisation  # noqa: E402
 
 
 def test_the_work_a_step_needs_is_counted_by_hand():
@@ -29,6 +30,11 @@ def test_the_work_a_step_needs_is_counted_by_hand():
     tokens, targets, squares = 5 + 3, 2 + 1, 5 * 5 + 3 * 3
     expected = 3 * (4 * linear * tokens + 6 * 4 * squares + 6 * 2 * adapter * tokens) + 4 * 4 * 10 * targets
     assert needed(config, [(5, 2), (3, 1)], rank=2) == expected
+
+
+def test_utilisation_is_the_share_of_what_the_maker_states():
+    assert utilisation("NVIDIA A100-SXM4-80GB", 156e12) == {"model_flops_utilisation": 0.5}
+    assert utilisation("AMD EPYC, 2 threads", 1e12) == {}
 
 
 def test_recipe_and_ours_on_a_tiny_base(tmp_path):

@@ -70,8 +70,8 @@ def gigabytes(shape: str, method: str, tokens: int, a_layer: tuple[float, int]) 
     """Memory at its peak, with a micro-batch of `tokens`, half of them answers.
 
     Weights in bf16 (layers in 4 bit for QLoRA); fp32 masters, gradients and Adam's moments of what is trained (8-bit
-    moments for QLoRA); what autograd keeps of every layer; a layer's own gradients on the way back; logits and their
-    fp32 slice.
+    moments for QLoRA); what autograd keeps of every layer; a layer's own gradients on the way back; logits of 1,024
+    targets and, of 256, their fp32 scores and softmax.
     """
     sizes, vocabulary = SHAPES[shape], VOCABULARY[shape]
     hidden, inner, layers = sizes["hidden_size"], sizes["intermediate_size"], sizes["num_hidden_layers"]
@@ -83,7 +83,7 @@ def gigabytes(shape: str, method: str, tokens: int, a_layer: tuple[float, int]) 
     kept_bytes, trained = a_layer
     states = layers * trained * (10 if method == "qlora" else 16)
     activations = tokens * (layers * kept_bytes + 2 * (4 * inner + 4 * hidden))
-    logits = tokens / 2 * vocabulary * 2
+    logits = vocabulary * (min(tokens / 2, 1024) * 2 + 256 * 8)
     return (weights + states + activations + logits) / 1e9 + CONTEXT
 
 

@@ -48,6 +48,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ENVIRONMENTS = ROOT / ".bench"
 SEED = 42
+PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+"""Dense bf16 FLOP/s with fp32 sums, as the makers state them, by part of a GPU's name."""
 PARTS = ("packing", "shared-beginning", "answer-logits", "cross-entropy", "attention", "lora", "kept-memory")
 
 
@@ -203,6 +205,12 @@ def machine(device: str) -> str:
     return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def utilisation(gpu: str, flops_per_second: float) -> dict[str, float]:
+    """Model FLOP utilisation: the share of what a GPU's maker states; nothing for a GPU that is not known."""
+    peak = next((peak for name, peak in PEAKS.items() if name in gpu), None)
+    return {"model_flops_utilisation": round(flops_per_second / peak, 3)} if peak else {}
+
+
 def chosen(asked: argparse.Namespace) -> list[str]:
     """The systems to run: those asked for, or all that are installed.
 
@@ -250,6 +258,7 @@ def compare(asked: argparse.Namespace, base: str, folder: Path) -> dict[str, Any
         if recipe:
             system["ratio_to_alpaca_lora"] = round(median_ratio(speeds, recipe), 3)
         system["share_of_matmul_limit"] = round(statistics.median(speeds) / limit["useful_tokens_per_second"], 3)
+        system |= utilisation(machine(asked.device), statistics.median(speeds) * a_token)
     settings = {name: value for name, value in vars(asked).items() if name not in ("data_path", "systems", "output")}
     settings |= {"data": Path(asked.data_path).name, "template": Path(asked.template).stem, "records": len(rows)}
     settings["tokens_shared"] = shared_beginning(rows)

@@ -8,9 +8,9 @@ Shape suffixes: H heads, G key and value heads, R = H / G, T packed tokens, D wi
 X = R · queries, K its keys, W the most keys of its rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -48,7 +48,7 @@ class _Block:
         batch: B.
         width: W.
         seen: K.
-        hidden_XK: to be added to scores: -inf where a query does not see a key.
+        hidden: gives [X, K], to be added to scores: -inf where a query does not see a key (made anew if keys are many).
     """
 
     chosen: slice
@@ -56,7 +56,7 @@ class _Block:
     batch: int
     width: int
     seen: int
-    hidden_XK: torch.Tensor
+    hidden: Callable[[], torch.Tensor]
 
     def queries(self, gathered: torch.Tensor) -> torch.Tensor:
         """[B, X, D], a view."""
@@ -69,9 +69,9 @@ class _Block:
     def weights(self, queries_BXD: torch.Tensor, keys_BKD: torch.Tensor, softcap: float) -> torch.Tensor:
         """[B, X, K]: softmax over what each query sees."""
         if not softcap:
-            return torch.softmax(torch.baddbmm(self.hidden_XK, queries_BXD, keys_BKD.transpose(1, 2)), -1)
+            return torch.softmax(torch.baddbmm(self.hidden(), queries_BXD, keys_BKD.transpose(1, 2)), -1)
         scores_BXK = torch.bmm(queries_BXD, keys_BKD.transpose(1, 2)).div_(softcap).tanh_().mul_(softcap)
-        return torch.softmax(scores_BXK.add_(self.hidden_XK), -1)
+        return torch.softmax(scores_BXK.add_(self.hidden()), -1)
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def _layout(
             queries.append(block.flatten())
             filling.append(beyond.expand(block.shape).flatten())
             seen = _even(shared + last)
-            at, key_at = torch.arange(first, last)[:, None] + shared, torch.arange(seen)
-            unseen = (key_at > at) | (window > 0) & (key_at <= at - window)
+            positions = range(shared + first, shared + last)
+            hide = partial(_hidden, positions, seen, window, repeats, dtype, device)
             blocks.append(
                 _Block(
                     slice(chosen, chosen + block.numel()),
@@ -141,7 +141,7 @@ def _layout(
                     count * groups,
                     width,
                     seen,
-                    torch.zeros(unseen.shape).masked_fill_(unseen, -torch.inf).repeat(repeats, 1).to(device, dtype),
+                    hide if seen > _KEEP else partial(_itself, hide()),
                 )
             )
             chosen += block.numel()
@@ -151,6 +151,20 @@ def _layout(
     results[sources[~fills]] = (~fills).nonzero()[:, 0]
     parts = (sources, results, fills.nonzero()[:, 0], torch.cat(keys))
     return _Layout(tuple(blocks), *(part.to(device) for part in parts))
+
+
+def _hidden(
+    positions: range, seen: int, window: int, repeats: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    at = torch.tensor(positions, device=device)[:, None]
+    key_at = torch.arange(seen, device=device)
+    unseen_QK = (key_at > at) | (window > 0) & (key_at <= at - window)
+    hidden_QK = torch.zeros(unseen_QK.shape, dtype=dtype, device=device).masked_fill_(unseen_QK, -torch.inf)
+    return hidden_QK.repeat(repeats, 1)
+
+
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _even(keys: int) -> int:

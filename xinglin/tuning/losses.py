@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _SLAB = {True: 512, False: 1024}
 """Rows whose logits are there at once, at most, on a CPU and elsewhere."""
-_ROWS = {True: 16, False: 1024}
+_ROWS = {True: 16, False: 256}
 """Rows of logits taken at once: on a CPU their fp32 copy fits its cache, and none is made of the whole."""
 
 _REWORKED: WeakSet[torch.nn.Module] = WeakSet()
