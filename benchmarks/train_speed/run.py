@@ -50,6 +50,8 @@ ENVIRONMENTS = ROOT / ".bench"
 SEED = 42
 PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 """Dense bf16 FLOP/s with fp32 sums, as the makers state them, by part of a GPU's name."""
+REPORT = 10 * 8658
+"""Records that the report's training sees: ten epochs."""
 PARTS = ("packing", "shared-beginning", "answer-logits", "cross-entropy", "attention", "lora", "kept-memory")
 
 
@@ -259,6 +261,8 @@ def compare(asked: argparse.Namespace, base: str, folder: Path) -> dict[str, Any
             system["ratio_to_alpaca_lora"] = round(median_ratio(speeds, recipe), 3)
         system["share_of_matmul_limit"] = round(statistics.median(speeds) / limit["useful_tokens_per_second"], 3)
         system |= utilisation(machine(asked.device), statistics.median(speeds) * a_token)
+        hours = REPORT * sum(len(row.input_ids) for row in rows) / len(rows) / statistics.median(speeds) / 3600
+        system["hours_for_ten_epochs_of_8658"] = round(hours, 2)
     settings = {name: value for name, value in vars(asked).items() if name not in ("data_path", "systems", "output")}
     settings |= {"data": Path(asked.data_path).name, "template": Path(asked.template).stem, "records": len(rows)}
     settings["tokens_shared"] = shared_beginning(rows)
