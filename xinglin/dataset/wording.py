@@ -6,7 +6,7 @@
 import random
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -170,6 +170,48 @@ class Line:
         return f"{self.about}的{self.word}：{self.listed}"
 
 
+def topic_line(words: dict[str, str], entry: Entry, topic: str, objects: Sequence[str], *, more: bool = False) -> Line:
+    """A line of some of a topic's objects.
+
+    Args:
+        words: topic → its word, of a `Wording`.
+        more: there are others.
+    """
+    facts = tuple(entry.facts[topic][one] for one in objects)
+    return Line(entry.name, words[topic], tuple(objects), more, facts)
+
+
+def compared(
+    words: dict[str, str],
+    one: Entry,
+    other: Entry,
+    topic: str,
+    shared: int,
+    own: int,
+    order: Callable[[list[str]], None] = lambda objects: None,
+) -> tuple[Line, Line, Line]:
+    """What two subjects have in common, and what each has beside it.
+
+    A set is a program's business, wording is the model's: so it is worked out here, not left to the model.
+
+    Args:
+        shared, own: how many objects to list.
+        order: puts a line's objects into another order, in place.
+    """
+    first, second = one.objects(topic), other.objects(topic)
+    sides = (
+        (BOTH, f"共同{words[topic]}", [x for x in first if x in second][:shared], (one, other)),
+        (one.name, f"其他{words[topic]}", one.beside(other, topic)[:own], (one,)),
+        (other.name, f"其他{words[topic]}", other.beside(one, topic)[:own], (other,)),
+    )
+    lines = []
+    for about, head, objects, entries in sides:
+        order(objects)
+        facts = tuple(entry.facts[topic][x] for entry in entries for x in objects)
+        lines.append(Line(about, head, tuple(objects), False, facts))
+    return lines[0], lines[1], lines[2]
+
+
 @dataclass(frozen=True)
 class Made:
     """A question with its answer.
@@ -225,27 +267,11 @@ class Writer:
 
     def line_of(self, entry: Entry, topic: str, objects: Sequence[str], *, more: bool = False) -> Line:
         """A line of some objects."""
-        facts = tuple(entry.facts[topic][one] for one in objects)
-        return Line(entry.name, self.wording.words[topic], tuple(objects), more, facts)
+        return topic_line(self.wording.words, entry, topic, objects, more=more)
 
     def compared(self, one: Entry, other: Entry, topic: str, shared: int, own: int) -> tuple[Line, Line, Line]:
-        """What two subjects have in common, and what each has beside it.
-
-        A set is a program's business, wording is the model's: so it is worked out here, not left to the model.
-        """
-        first, second = one.objects(topic), other.objects(topic)
-        word = self.wording.words[topic]
-        sides = (
-            (BOTH, f"共同{word}", [x for x in first if x in second][:shared], (one, other)),
-            (one.name, f"其他{word}", one.beside(other, topic)[:own], (one,)),
-            (other.name, f"其他{word}", other.beside(one, topic)[:own], (other,)),
-        )
-        lines = []
-        for about, head, objects, entries in sides:
-            self.rng.shuffle(objects)
-            facts = tuple(entry.facts[topic][x] for entry in entries for x in objects)
-            lines.append(Line(about, head, tuple(objects), False, facts))
-        return lines[0], lines[1], lines[2]
+        """`compared`, each line's objects in any order."""
+        return compared(self.wording.words, one, other, topic, shared, own, self.rng.shuffle)
 
     def shuffled(self, entries: Sequence[Entry]) -> Iterator[Entry]:
         """The entries in random order."""

@@ -1,0 +1,209 @@
+"""A question → the graph's facts that answer it, as the lines that a tuned model knows from its `input`.
+
+偏头痛挂什么科？                                偏头痛的就诊科室：神经内科
+我32岁，女，最近畏光、恶心、眼花，可能是什么病？   偏头痛的症状：畏光、恶心、眼花等 · 偏头痛的就诊科室：神经内科
+
+Only what the policy lets through is ever found; a subject or a topic that the graph has not gives nothing.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from xinglin.dataset.clean import Entry, clean
+from xinglin.dataset.forms import OWN, SHARED
+from xinglin.dataset.pool import Pool
+from xinglin.dataset.vignettes import person
+from xinglin.dataset.wording import MAX_OBJECTS, Line, compared, load_wording, topic_line
+from xinglin.inference.question import Asked, Patient, patient, understand
+from xinglin.knowledge.graph import Graph
+from xinglin.knowledge.link import Linker, Mention, negations
+from xinglin.knowledge.policy import SUBJECT_TYPE
+from xinglin.knowledge.terms import normalize
+
+MIN_SIGNS = 2
+"""Signs that a person must tell for a disease to be looked for."""
+_MOST = 2  # diseases named as possible
+_ADVICE = ("department", "examinations")
+_ADVICE_OBJECTS = 3
+_CUT = re.compile("综合征|综合症|[症病炎癌瘤热疹疮痛]|性")  # right after a name: it is the beginning of another one
+_TYPES = re.compile("(急|慢|恶|良|阳|阴|女|男|先天|原发|继发)性$")
+_KINDS = ("disease", *SUBJECT_TYPE.values())
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found for a question.
+
+    Attributes:
+        lines: for `input`; empty where nothing answers.
+        subjects: what the question is about, by the graph's names.
+        topics: what was looked up.
+        signs: what a person complains of, where a disease had to be looked for.
+        asked: what the question asks for.
+    """
+
+    lines: tuple[Line, ...]
+    subjects: tuple[str, ...]
+    topics: tuple[str, ...]
+    signs: tuple[str, ...]
+    asked: Asked
+
+    @property
+    def text(self) -> str:
+        """The lines as they stand in `input`."""
+        return "\n".join(line.text for line in self.lines)
+
+    @property
+    def facts(self) -> tuple[tuple[str, str, str], ...]:
+        """(subject, predicate, object) of everything the lines stand on, each once."""
+        every = (fact for line in self.lines for fact in line.facts)
+        return tuple(dict.fromkeys((fact.subject, fact.predicate, fact.object) for fact in every))
+
+
+class Retriever:
+    """Looks facts up.
+
+    Args:
+        graph: where from; cleaned here, by the rules that training data are cleaned by (seconds for cMeKG).
+    """
+
+    def __init__(self, graph: Graph, linker: Linker) -> None:
+        self.linker = linker
+        self._pool = Pool(clean(graph).entries)
+        self._words = load_wording().words
+
+    @cached_property
+    def _weight(self) -> dict[str, float]:
+        """Sign → how telling it is: the logarithm of how few diseases show it."""
+        total = len(self._pool.diseases)
+        return {sign: math.log(total / len(names)) for sign, names in self._pool.showing.items()}
+
+    def find(self, question: str, before: Sequence[str] = ()) -> Found:
+        """What answers a question.
+
+        Args:
+            before: subjects of the turn before, for a question that names none.
+        """
+        text = normalize(question)
+        mentions = self.linker.find(text)
+        denied = negations(text, mentions)
+        asked = understand(text, mentions)
+        told = [one for one, no in zip(mentions, denied, strict=True) if not no and _whole(text, one)]
+        signs = list(dict.fromkeys(one.entity for one in told if one.entity in self._pool.showing))
+        subjects = list(dict.fromkeys(one.entity for one in told if self._is_subject(one)))
+        if not told and before and (asked.topics or asked.unanswerable):
+            subjects = list(before)
+        complaints = len(signs) >= MIN_SIGNS and set(subjects) <= set(signs) and not asked.comparison
+        if not asked.unanswerable and complaints:
+            return self._complaints(signs, patient(text), asked)
+        entries = [self._pool.by_name[name] for name in subjects]
+        topics = self._topics(asked, entries)
+        lines: tuple[Line, ...] = ()
+        if entries and topics and not asked.unanswerable:
+            lines = self._answering(entries, topics[0], told, asked)
+        return Found(lines, tuple(subjects), topics, (), asked)
+
+    def department(self, subject: str) -> Line | None:
+        """Where a subject is seen, whatever was asked."""
+        entry = self._pool.by_name.get(subject)
+        return self._line(entry, "department") if entry and entry.objects("department") else None
+
+    def _is_subject(self, one: Mention) -> bool:
+        entry = self._pool.by_name.get(one.entity)
+        return entry is not None and entry.kind in _KINDS
+
+    def _topics(self, asked: Asked, entries: Sequence[Entry]) -> tuple[str, ...]:
+        """The topics asked for, those that these subjects can have."""
+        kinds = {entry.kind for entry in entries}
+        able = [topic for topic in asked.topics if SUBJECT_TYPE.get(topic, "disease") in kinds]
+        return tuple(able)
+
+    def _line(self, entry: Entry, topic: str, limit: int = MAX_OBJECTS) -> Line:
+        objects = entry.objects(topic)
+        return topic_line(self._words, entry, topic, objects[:limit], more=len(objects) > limit)
+
+    def _answering(
+        self, entries: Sequence[Entry], topic: str, told: Sequence[Mention], asked: Asked
+    ) -> tuple[Line, ...]:
+        if topic == "aliases":
+            return self._aliases(entries, told)
+        topic = "department" if topic == "verify_department" else topic
+        having = [entry for entry in entries if entry.objects(topic)]
+        if len(entries) > 1 and asked.comparison:
+            if len(having) != len(entries):
+                return ()
+            return self._compared(having[0], having[1], topic)
+        lines = [self._line(entry, topic) for entry in having[:_MOST]]
+        if topic == "infectious" and having and having[0].objects("route"):
+            lines.append(self._line(having[0], "route"))
+        return tuple(lines)
+
+    def _compared(self, one: Entry, other: Entry, topic: str) -> tuple[Line, ...]:
+        """What two diseases share and what not; side by side where that is no matter of lists."""
+        if topic in ("symptoms", "causes"):
+            lines = compared(self._words, one, other, topic, SHARED, OWN)
+            if lines[0].objects:
+                return tuple(line for line in lines if line.objects)
+        return self._line(one, topic, SHARED), self._line(other, topic, SHARED)
+
+    def _aliases(self, entries: Sequence[Entry], told: Sequence[Mention]) -> tuple[Line, ...]:
+        """Two names of one disease, or the codes of two."""
+        first = entries[0]
+        said = [one.text for one in told if one.entity == first.name and one.text in first.objects("aliases")]
+        if said:
+            return (topic_line(self._words, first, "aliases", said[:1]),)
+        coded = [entry for entry in entries if entry.objects("icd10")]
+        return tuple(self._line(entry, "icd10") for entry in coded[:2]) if len(coded) > 1 else ()
+
+    def _complaints(self, signs: Sequence[str], who: Patient, asked: Asked) -> Found:
+        """What may lie behind complaints: the diseases that show the most telling of them."""
+        fitting = self._fitting(signs, who)
+        topic = next((one for one in asked.topics if one in ("department", "examinations", "treatment")), "")
+        topic = "" if asked.disease else topic
+        lines: list[Line] = []
+        for number, (entry, shown) in enumerate(fitting):
+            lines.append(topic_line(self._words, entry, "symptoms", shown, more=True))
+            wanted = [topic] if topic else [] if number else list(_ADVICE)
+            lines += [
+                self._line(entry, one, MAX_OBJECTS if topic else _ADVICE_OBJECTS)
+                for one in wanted
+                if entry.objects(one)
+            ]
+        return Found(
+            tuple(lines), tuple(entry.name for entry, _ in fitting), (topic or "disease",), tuple(signs), asked
+        )
+
+    def _fitting(self, signs: Sequence[str], who: Patient) -> list[tuple[Entry, list[str]]]:
+        """The best diseases, with the signs that each shows; several where none is better than the others."""
+        score: dict[str, float] = {}
+        for sign in signs:
+            for name in self._pool.showing[sign]:
+                score[name] = score.get(name, 0.0) + self._weight[sign]
+        known = ((entry, self._shown(entry, signs)) for name in score if (entry := self._pool.by_name.get(name)))
+        able = [(entry, shown) for entry, shown in known if len(shown) >= MIN_SIGNS and _may_have(entry, who)]
+        able.sort(key=lambda one: (-score[one[0].name], -len(one[1]), len(one[0].raw.get("symptoms", ())), one[0].name))
+        best = [one for one in able if score[one[0].name] >= score[able[0][0].name] - 1e-9]
+        return best[:_MOST]
+
+    def _shown(self, entry: Entry, signs: Iterable[str]) -> list[str]:
+        return [one for one in signs if one in entry.objects("symptoms")]
+
+
+def _whole(text: str, one: Mention) -> bool:
+    """Whether a mention is a name by itself, not a piece of a longer one that the graph has not."""
+    before = text[: one.start]
+    return not _CUT.match(text, one.end) and not (before.endswith("性") and not _TYPES.search(before))
+
+
+def _may_have(entry: Entry, who: Patient) -> bool:
+    """Whether a disease may befall this person, by age and sex."""
+    bearer = person(entry)
+    if bearer is None:
+        return True
+    child = bearer.unit != "岁" or bearer.high < 18  # noqa: PLR2004
+    grown = bearer.low >= 18 and (bearer.low, bearer.high) != (24, 65)  # noqa: PLR2004
+    wrong_age = who.child is not None and (child if not who.child else grown)
+    return not wrong_age and not (who.sex and who.sex not in bearer.sexes)

@@ -1,0 +1,160 @@
+"""Red flags and requests for drugs, found by rule before any model is asked. The rules are data (`triage.yaml`).
+
+我爸突然嘴歪了，右手拿不住筷子     →   emergency · 中风征象
+我没有胸痛，三年前有过            →   nothing
+布洛芬一次吃几片                 →   medication · 剂量
+
+**Clinicians must review the rules before any use with patients.** What is not found is not thereby harmless.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+
+from xinglin.knowledge.link import Mention, negations
+from xinglin.knowledge.terms import normalize
+
+EMERGENCY_TEXT = (
+    "您说的情况（{name}）可能是急症，请立即拨打120，或马上去最近的医院急诊科，不要等待，也不要自己开车。"
+    "等待时请让病人休息、身边不要离人；神志不清的让其侧卧，不要喂水喂药。"
+)
+POISON_TEXT = (
+    "您说的情况（{name}）可能是急症，请立即拨打120或马上去急诊，即使现在没有感觉。"
+    "不要催吐，不要等症状出现；带上包装或剩余物。接触到皮肤或眼睛的用清水持续冲洗；吸入气体的先离开现场到通风处。"
+)
+CRISIS_TEXT = (
+    "听到您这样说，我很担心。您不必一个人扛着：请现在就拨打心理援助热线12356；"
+    "如果已经受伤、吃了药，或觉得马上会出事，请立即拨打120或110，并让一个信得过的人陪在身边，把药物、刀具等收远。"
+    "如果说的是身边的人，请陪着对方，不要让其独处。"
+)
+MEDICATION_TEXT = (
+    "涉及用药（{name}）的问题，这里不能给剂量，也不能替您决定用药、停药或换药：{reason}。"
+    "请把正在吃的药、过敏史、年龄和基础病告诉医生或药师；用药后不舒服请及时就医，急症拨打120。"
+)
+_SENTENCE = re.compile(r"[。！？!?\n；;]")
+_CLAUSE = re.compile(r"[。！？!?\n；;，, ]")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One rule.
+
+    Attributes:
+        group: its class: cardiac, stroke, …
+        every: each of these must be found, not denied and not long past.
+        unless: tells a harmless case; None where there is none.
+        crisis: answered with the crisis line.
+    """
+
+    name: str
+    group: str
+    every: tuple[re.Pattern[str], ...]
+    unless: re.Pattern[str] | None
+    crisis: bool
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A kind of question about drugs that only a doctor or pharmacist may answer."""
+
+    name: str
+    pattern: re.Pattern[str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What was found, and what to say of it first.
+
+    Attributes:
+        kind: `emergency`, `crisis` (an emergency of the mind) or `medication`.
+        name: of the rule.
+        group: its class.
+        text: what to tell the person, before and whatever a model says.
+    """
+
+    kind: Literal["emergency", "crisis", "medication"]
+    name: str
+    group: str
+    text: str
+
+    @property
+    def urgent(self) -> bool:
+        """Whether nothing else must be answered."""
+        return self.kind != "medication"
+
+
+@dataclass(frozen=True)
+class _Rules:
+    flags: tuple[Flag, ...]
+    requests: tuple[Request, ...]
+    past: re.Pattern[str]
+    harmless: re.Pattern[str]
+    now: re.Pattern[str]
+
+
+@lru_cache(1)
+def _rules() -> _Rules:
+    said = yaml.safe_load(resources.files("xinglin.inference").joinpath("triage.yaml").read_text("utf-8"))
+    words: dict[str, str] = {}
+    for name, pattern in said["words"].items():
+        words[name] = _filled(pattern, words)
+    flags = tuple(_flag(one, words) for one in said["flags"])
+    requests = tuple(Request(one["name"], re.compile(one["pattern"]), one["reason"]) for one in said["medication"])
+    past, harmless, now = (re.compile(words[name]) for name in ("long_ago", "benign_context", "acute_now"))
+    return _Rules(flags, requests, past, harmless, now)
+
+
+def _filled(pattern: str, words: dict[str, str]) -> str:
+    return re.sub(r"\{([a-z_]+)\}", lambda found: f"(?:{words[found[1]]})", pattern)
+
+
+def _flag(said: dict[str, Any], words: dict[str, str]) -> Flag:
+    every = tuple(re.compile(_filled(pattern, words)) for pattern in said["all"])
+    unless = re.compile(said["unless"]) if "unless" in said else None
+    return Flag(said["name"], said["class"], every, unless, said.get("crisis", False), said["reason"], said["source"])
+
+
+def triage(text: str) -> Alert | None:
+    """The most urgent thing that a message calls for before it is answered, or None."""
+    text = normalize(text)
+    if flag := next(_flags(text), None):
+        kind: Literal["emergency", "crisis"] = "crisis" if flag.crisis else "emergency"
+        words = CRISIS_TEXT if flag.crisis else POISON_TEXT if flag.group == "poisoning" else EMERGENCY_TEXT
+        return Alert(kind, flag.name, flag.group, words.format(name=flag.name))
+    for one in _rules().requests:
+        if one.pattern.search(text):
+            return Alert("medication", one.name, "medication", MEDICATION_TEXT.format(name=one.name, reason=one.reason))
+    return None
+
+
+def _flags(text: str) -> Iterator[Flag]:
+    """The rules that a normalised text fits, those of the mind first."""
+    rules = _rules()
+    asks_to_know = rules.harmless.search(text) and not rules.now.search(text)
+    if asks_to_know:
+        return
+    for flag in sorted(rules.flags, key=lambda one: not one.crisis):
+        if flag.unless and flag.unless.search(text):
+            continue
+        if all(any(_counts(text, found) for found in pattern.finditer(text)) for pattern in flag.every):
+            yield flag
+
+
+def _counts(text: str, found: re.Match[str]) -> bool:
+    """Whether an expression is meant as it stands: neither denied nor long past."""
+    place = Mention(found.start(), found.end(), found[0], found[0], "symptom")
+    if found.start() < found.end() and negations(text, [place])[0]:
+        return False
+    start = max((cut.end() for cut in _SENTENCE.finditer(text, 0, found.start())), default=0)
+    clause_end = _CLAUSE.search(text, found.end())
+    before = text[start : clause_end.start() if clause_end else len(text)]
+    past = max((one.end() for one in _rules().past.finditer(before)), default=-1)
+    return past < 0 or bool(_rules().now.search(before, past))
