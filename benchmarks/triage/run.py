@@ -1,7 +1,7 @@
 """How many red flags triage finds, and how often it cries wolf.
 
     python benchmarks/triage/run.py                          the held-out set: figures alone
-    python benchmarks/triage/run.py --development --errors   the set that the rules were made with, and what they get wrong
+    python benchmarks/triage/run.py --development '*' --errors   the sets that the rules were made with, and what they get wrong
 
 Writes results.json (held-out set only).
 """
@@ -34,11 +34,11 @@ def share(hits: int, total: int) -> dict[str, object]:
 def main() -> None:
     """Score, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--development", action="store_true")
+    parser.add_argument("--development", default="", help="number of a development set, or *")
     parser.add_argument("--errors", action="store_true", help="print what is wrong; of the development set only")
     asked = parser.parse_args()
-    name = "development" if asked.development else "heldout"
-    rows = [json.loads(line) for line in (HERE / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    files = sorted(HERE.glob(f"development_{asked.development}.jsonl" if asked.development else "heldout.jsonl"))
+    rows = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
     results: dict[str, Counter[str]] = {label: Counter() for label in ("emergency", "benign", "medication")}
     missed: Counter[str] = Counter()
     for row in rows:

@@ -42,7 +42,7 @@ class Asked:
     """What a question asks for.
 
     Attributes:
-        topics: names of `ANSWERABLE`, `aliases` or `verify_department`; the first is what is asked for most plainly.
+        topics: names of `ANSWERABLE`, or `aliases`; the first is what is asked for most plainly.
         disease: it asks which disease it may be.
         comparison: it asks for what two things have in common, or what parts them.
         unanswerable: what it asks for that no graph holds (cost, outlook, …); empty where nothing is.
@@ -68,8 +68,13 @@ def understand(text: str, mentions: Sequence[Mention]) -> Asked:
         rest += [text[last : one.start], "■"]
         last = one.end
     plain = "".join([*rest, text[last:]])
+    topics = [name for name, pattern in _TOPICS.items() if pattern.search(plain)]
+    if not topics and any(one.kind == "department" for one in mentions):
+        topics = ["department"]  # 看■去■合适吗
+    if {"causes", "department"} & set(topics) and "aliases" in topics:
+        topics.remove("aliases")  # 起病的原因是一回事吗
     return Asked(
-        topics=tuple(name for name, pattern in _TOPICS.items() if pattern.search(plain)),
+        topics=tuple(topics),
         disease=bool(_DISEASE.search(plain)),
         comparison=bool(_COMPARISON.search(plain)),
         unanswerable=next((name for name, pattern in _UNANSWERABLE.items() if pattern.search(plain)), ""),

@@ -30,6 +30,7 @@ _ADVICE = ("department", "examinations")
 _ADVICE_OBJECTS = 3
 _CUT = re.compile("综合征|综合症|[症病炎癌瘤热疹疮痛]|性")  # right after a name: it is the beginning of another one
 _TYPES = re.compile("(急|慢|恶|良|阳|阴|女|男|先天|原发|继发)性$")
+_TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适"})
 _KINDS = ("disease", *SUBJECT_TYPE.values())
 
 
@@ -74,6 +75,8 @@ class Retriever:
         self.linker = linker
         self._pool = Pool(clean(graph).entries)
         self._words = load_wording().words
+        unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
+        self._long = sorted(unknown, key=len, reverse=True)
 
     @cached_property
     def _weight(self) -> dict[str, float]:
@@ -88,7 +91,7 @@ class Retriever:
             before: subjects of the turn before, for a question that names none.
         """
         text = normalize(question)
-        mentions = self.linker.find(text)
+        mentions = self._mentions(text)
         denied = negations(text, mentions)
         asked = understand(text, mentions)
         told = [one for one, no in zip(mentions, denied, strict=True) if not no and _whole(text, one)]
@@ -105,6 +108,17 @@ class Retriever:
         if entries and topics and not asked.unanswerable:
             lines = self._answering(entries, topics[0], told, asked)
         return Found(lines, tuple(subjects), topics, (), asked)
+
+    def _mentions(self, text: str) -> list[Mention]:
+        """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
+        found = [one for one in self.linker.find(text) if one.entity not in _TOO_GENERAL]
+        for name in self._long:
+            start = text.find(name)
+            if start >= 0:
+                end = start + len(name)
+                found = [one for one in found if one.end <= start or one.start >= end]
+                found.append(Mention(start, end, name, name, self._pool.by_name[name].kind))
+        return sorted(found)
 
     def department(self, subject: str) -> Line | None:
         """Where a subject is seen, whatever was asked."""
@@ -130,7 +144,6 @@ class Retriever:
     ) -> tuple[Line, ...]:
         if topic == "aliases":
             return self._aliases(entries, told)
-        topic = "department" if topic == "verify_department" else topic
         having = [entry for entry in entries if entry.objects(topic)]
         if len(entries) > 1 and asked.comparison:
             if len(having) != len(entries):
