@@ -1,68 +1,90 @@
 """How many red flags triage finds, and how often it cries wolf.
 
-    python benchmarks/triage/run.py                          the held-out set: figures alone
-    python benchmarks/triage/run.py --development '*' --errors   the sets that the rules were made with, and what they get wrong
+    python benchmarks/triage/run.py                    the held-out set; writes results.json
+    python benchmarks/triage/run.py --development      the packaged messages, each set judged by what the others teach
+    python benchmarks/triage/run.py --development --errors
 
-Writes results.json (held-out set only).
+The errors of the held-out set are not shown: it is worth something only as long as nobody has looked.
 """
 
 import argparse
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from xinglin.inference.triage import triage
+import xinglin.inference
+from xinglin.evaluation.statistics import proportion
+from xinglin.inference.classify import Classifier
+from xinglin.inference.triage import Alert, label, triage
+from xinglin.knowledge.terms import normalize
 from xinglin.records import write_json
 
 HERE = Path(__file__).parent
+PACKAGED = Path(xinglin.inference.__file__).with_name("triage.jsonl")
 LETHAL = ("cardiac", "stroke", "anaphylaxis", "airway", "bleeding", "suicide", "poisoning")
 
-
-def wilson(hits: int, total: int) -> list[float]:
-    """A share's 95 % interval (Wilson, 1927)."""
-    z, share = 1.96, hits / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * ((share * (1 - share) + z * z / (4 * total)) / total) ** 0.5 / (1 + z * z / total)
-    return [round(middle - half, 4), round(middle + half, 4)]
+Row = dict[str, str]
 
 
-def share(hits: int, total: int) -> dict[str, object]:
-    """A share with its counts and interval."""
-    return {"share": round(hits / total, 4), "of": total, "hits": hits, "interval": wilson(hits, total)}
+def read(path: Path) -> list[Row]:
+    """Labelled messages."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def held_out() -> Iterator[tuple[Row, Alert | None]]:
+    """The held-out messages with what triage says of them."""
+    for row in read(HERE / "heldout.jsonl"):
+        yield row, triage(row["text"])
+
+
+def crosswise() -> Iterator[tuple[Row, Alert | None]]:
+    """The packaged messages; those of a set are judged by what the other sets teach (the rules saw them all)."""
+    rows = read(PACKAGED)
+    for name in sorted({row["set"] for row in rows}):
+        others = [row for row in rows if row["set"] != name]
+        classifier = Classifier([normalize(row["text"]) for row in others], [label(row) for row in others])
+        for row in rows:
+            if row["set"] == name:
+                yield row, triage(row["text"], classifier)
+
+
+def share(hits: int, total: int) -> dict[str, Any]:
+    """A share with its counts and 95 % interval."""
+    low, high = proportion(hits, total)
+    return {"share": round(hits / total, 4), "hits": hits, "of": total, "interval": [round(low, 4), round(high, 4)]}
 
 
 def main() -> None:
     """Score, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--development", default="", help="number of a development set, or *")
-    parser.add_argument("--errors", action="store_true", help="print what is wrong; of the development set only")
+    parser.add_argument("--development", action="store_true")
+    parser.add_argument("--errors", action="store_true", help="print what is wrong; with --development alone")
     asked = parser.parse_args()
-    files = sorted(HERE.glob(f"development_{asked.development}.jsonl" if asked.development else "heldout.jsonl"))
-    rows = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
-    results: dict[str, Counter[str]] = {label: Counter() for label in ("emergency", "benign", "medication")}
+    if asked.errors and not asked.development:
+        parser.error("--errors needs --development")
+    got: Counter[tuple[str, str]] = Counter()
     missed: Counter[str] = Counter()
-    for row in rows:
-        alert = triage(row["text"])
-        got = "none" if alert is None else "emergency" if alert.urgent else "medication"
-        results[row["label"]][got] += 1
-        if row["label"] == "emergency" and got != "emergency":
-            missed[row["class"]] += 1
-        wanted = {"benign": "none"}.get(row["label"], row["label"])
-        harmless = row["label"] == "benign" and got == "medication"
-        if asked.errors and asked.development and got != wanted and not harmless:
-            print(f"{row['label']}/{row['class']} → {got}: {row['text']}  [{alert.name if alert else ''}]")
-    summary = {
-        "recall_of_emergencies": share(results["emergency"]["emergency"], results["emergency"].total()),
-        "false_alarms": share(results["benign"]["emergency"], results["benign"].total()),
-        "medication_found": share(results["medication"]["medication"], results["medication"].total()),
-        "medication_called_emergency": share(results["medication"]["emergency"], results["medication"].total()),
-        "benign_called_medication": share(results["benign"]["medication"], results["benign"].total()),
-        "missed": dict(missed),
-        "missed_of_lethal_classes": sum(missed[one] for one in LETHAL),
+    for row, alert in crosswise() if asked.development else held_out():
+        said = "nothing" if alert is None else "emergency" if alert.urgent else "medication"
+        got[row["label"], said] += 1
+        missed[row["class"]] += row["label"] == "emergency" and said != "emergency"
+        if asked.errors and (row["label"] == "emergency") != (said == "emergency"):
+            print(f"{row['label']}/{row['class']} → {said}: {row['text']}  [{alert.name if alert else ''}]")
+    total = {one: sum(n for (wanted, _), n in got.items() if wanted == one) for one in ("emergency", "benign", "medication")}
+    results = {
+        "emergencies_found": share(got["emergency", "emergency"], total["emergency"]),
+        "false_alarms": share(got["benign", "emergency"], total["benign"]),
+        "drug_questions_found": share(got["medication", "medication"], total["medication"]),
+        "drug_questions_called_emergency": share(got["medication", "emergency"], total["medication"]),
+        "harmless_called_drug_question": share(got["benign", "medication"], total["benign"]),
+        "emergencies_missed_by_class": {name: n for name, n in missed.items() if n},
+        "lethal_classes_missed": sum(missed[one] for one in LETHAL),
     }
-    print(json.dumps(summary, ensure_ascii=False, indent=1))
+    print(json.dumps(results, ensure_ascii=False, indent=1))
     if not asked.development:
-        write_json(HERE / "results.json", summary)
+        write_json(HERE / "results.json", results)
 
 
 if __name__ == "__main__":

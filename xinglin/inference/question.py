@@ -1,27 +1,62 @@
-"""What a question is about: the topics it asks for, whether it compares, and whom it is about. The words are data.
+"""What a question is about: the topic it asks for, whether it compares, and whom it is about.
 
-我妈60岁，得了偏头痛挂什么科   →   topics department · patient 60 岁, 女
+我妈60岁，得了偏头痛挂什么科   →   department · a grown woman
+
+Topics are told from labelled examples: `intents.jsonl`, with 【病】 for what the question names, and the training
+phrasings of the question forms.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 
-import yaml
-
+from xinglin.dataset.wording import load_wording
+from xinglin.inference.classify import Classifier
 from xinglin.knowledge.link import Mention
+from xinglin.knowledge.terms import normalize
 
-_WORDS = yaml.safe_load(resources.files("xinglin.inference").joinpath("question.yaml").read_text("utf-8"))
-_TOPICS = {name: re.compile(pattern) for name, pattern in _WORDS["topics"].items()}
-_UNANSWERABLE = {name: re.compile(pattern) for name, pattern in _WORDS["unanswerable"].items()}
-_DISEASE, _COMPARISON, _FOLLOW_UP = (re.compile(_WORDS[name]) for name in ("disease", "comparison", "follow_up"))
+NAMED = "■"
+"""Stands for what a question names."""
+UNANSWERABLE = "unanswerable"
+"""The class of questions that no list of the graph answers: cost, outlook, food, the best hospital, …"""
 
+_TOPIC_OF_FORM = {
+    "same_cause": "causes",
+    "same_department": "department",
+    "verify_department": "department",
+    "verify_alias": "aliases",
+    "comparison": "symptoms",
+    "exam_diseases": "diseases",
+    "herb_effects": "effects",
+    "vignette_disease": "disease",
+    "vignette_department": "department",
+    "vignette_examinations": "examinations",
+    "vignette_treatment": "treatment",
+}
+"""Form → the topic it asks for, where it does not bear the topic's name."""
+_WORDS = {
+    "causes": re.compile("原因|病因|起因|诱因|引发|造成"),
+    "symptoms": re.compile("症状|临床表现"),
+    "complications": re.compile("并发"),
+    "department": re.compile("科室|[哪个什么啥]{1,2}科|挂.{0,4}[科号]"),
+    "examinations": re.compile("检查"),
+    "treatment": re.compile("治疗|怎么治"),
+    "infectious": re.compile("传染吗|传染性|会传染|传不传染"),
+    "route": re.compile("传播|途径"),
+    "aliases": re.compile("一[个种]病|叫法|别名|也叫"),
+}
+"""The textbook's words for a topic: they make it likelier."""
+_CERTAIN = 0.3  # how much
+_FOLLOWS = re.compile("它|^(那|那么|还有|另外|再问)|[这该](个|种)?病|刚才|上面")
 _AGE = re.compile(r"(?P<number>\d{1,3}|[一二两三四五六七八九十]{1,3})个?(?P<unit>周岁|岁|月|天|周)(?!前|后|以前|以来|了)")
 _DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"两": 2}
 _CHILD = re.compile("宝宝|宝贝|孩子|小孩|娃|儿子|女儿|婴儿|小朋友|患儿|男婴|女婴|新生儿|孙子|孙女|外孙")
 _FEMALE = re.compile("女|妈|母亲|奶奶|姥姥|外婆|婆婆|姐|妹|老婆|媳妇|妻子|阿姨|姑|婶|月经|怀孕|大姨妈|老太太|孕妇")
 _MALE = re.compile("男|爸|父亲|爷爷|姥爷|外公|公公|哥|弟|老公|丈夫|叔|伯|舅|老头|儿子")
+_GROWN = 18
 
 
 @dataclass(frozen=True)
@@ -42,18 +77,38 @@ class Asked:
     """What a question asks for.
 
     Attributes:
-        topics: names of `ANSWERABLE`, or `aliases`; the first is what is asked for most plainly.
-        disease: it asks which disease it may be.
-        comparison: it asks for what two things have in common, or what parts them.
-        unanswerable: what it asks for that no graph holds (cost, outlook, …); empty where nothing is.
+        topics: names of `ANSWERABLE`, `aliases`, `disease` (which one may it be) or `UNANSWERABLE`, with their
+            probabilities, the likeliest first.
         follow_up: it speaks of something said before (它, 这个病).
     """
 
-    topics: tuple[str, ...]
-    disease: bool
-    comparison: bool
-    unanswerable: str
+    topics: dict[str, float]
     follow_up: bool
+
+    def best(self, able: Sequence[str]) -> str:
+        """The likeliest of some topics."""
+        return next(topic for topic in self.topics if topic in able)
+
+    @property
+    def unanswerable(self) -> bool:
+        """Whether it most likely asks for what no list answers."""
+        return next(iter(self.topics)) == UNANSWERABLE
+
+
+@lru_cache(1)
+def _classifier() -> Classifier:
+    lines = resources.files("xinglin.inference").joinpath("intents.jsonl").read_text("utf-8").splitlines()
+    examples = [(said["question"].replace("【病】", NAMED), said["topic"]) for said in map(json.loads, lines)]
+    for name, form in load_wording().forms.items():
+        for phrasing in form.train:
+            text = re.sub(r"\{(d|a|b|s|x)\}", NAMED, phrasing).replace("{kin}", "家里人").replace("{who}", "我")
+            examples.append((text, _TOPIC_OF_FORM.get(name, name)))
+    return Classifier([_joined(normalize(text)) for text, _ in examples], [topic for _, topic in examples])
+
+
+def _joined(text: str) -> str:
+    """Several signs told in a row are one thing that is asked about."""
+    return re.sub(f"{NAMED}([、，,]?{NAMED})+", NAMED, text)
 
 
 def understand(text: str, mentions: Sequence[Mention]) -> Asked:
@@ -65,21 +120,14 @@ def understand(text: str, mentions: Sequence[Mention]) -> Asked:
     """
     rest, last = [], 0
     for one in mentions:
-        rest += [text[last : one.start], "■"]
+        rest += [text[last : one.start], NAMED]
         last = one.end
-    plain = "".join([*rest, text[last:]])
-    topics = [name for name, pattern in _TOPICS.items() if pattern.search(plain)]
-    if not topics and any(one.kind == "department" for one in mentions):
-        topics = ["department"]  # 看■去■合适吗
-    if {"causes", "department"} & set(topics) and "aliases" in topics:
-        topics.remove("aliases")  # 起病的原因是一回事吗
-    return Asked(
-        topics=tuple(topics),
-        disease=bool(_DISEASE.search(plain)),
-        comparison=bool(_COMPARISON.search(plain)),
-        unanswerable=next((name for name, pattern in _UNANSWERABLE.items() if pattern.search(plain)), ""),
-        follow_up=bool(_FOLLOW_UP.search(plain)),
-    )
+    plain = _joined("".join([*rest, text[last:]]))
+    likely = _classifier().probabilities(plain)
+    for topic, words in _WORDS.items():
+        if words.search(plain):
+            likely[topic] += _CERTAIN
+    return Asked(dict(sorted(likely.items(), key=lambda one: -one[1])), bool(_FOLLOWS.search(plain)))
 
 
 def patient(text: str) -> Patient:
@@ -87,7 +135,7 @@ def patient(text: str) -> Patient:
     female, male = bool(_FEMALE.search(text)), bool(_MALE.search(text))
     sex = "" if female is male else "女" if female else "男"
     if found := _AGE.search(text):
-        return Patient(found["unit"] not in ("岁", "周岁") or _number(found["number"]) < 18, sex)  # noqa: PLR2004
+        return Patient(found["unit"] not in ("岁", "周岁") or _number(found["number"]) < _GROWN, sex)
     return Patient(True if _CHILD.search(text) else None, sex)
 
 

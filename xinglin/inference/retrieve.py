@@ -11,16 +11,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import resources
 
 from xinglin.dataset.clean import Entry, clean
 from xinglin.dataset.forms import OWN, SHARED
 from xinglin.dataset.pool import Pool
 from xinglin.dataset.vignettes import person
 from xinglin.dataset.wording import MAX_OBJECTS, Line, compared, load_wording, topic_line
-from xinglin.inference.question import Asked, Patient, patient, understand
+from xinglin.inference.question import UNANSWERABLE, Asked, Patient, patient, understand
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker, Mention, negations
-from xinglin.knowledge.policy import SUBJECT_TYPE
+from xinglin.knowledge.policy import ANSWERABLE, SUBJECT_TYPE
 from xinglin.knowledge.terms import normalize
 
 MIN_SIGNS = 2
@@ -31,6 +32,8 @@ _ADVICE_OBJECTS = 3
 _CUT = re.compile("综合征|综合症|[症病炎癌瘤热疹疮痛]|性")  # right after a name: it is the beginning of another one
 _TYPES = re.compile("(急|慢|恶|良|阳|阴|女|男|先天|原发|继发)性$")
 _TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适"})
+_TOPICS = (*ANSWERABLE, "aliases")
+_OF_SIGNS = ("disease", "department", "examinations", "treatment")  # what may be asked of signs
 _KINDS = ("disease", *SUBJECT_TYPE.values())
 
 
@@ -72,8 +75,8 @@ class Retriever:
     """
 
     def __init__(self, graph: Graph, linker: Linker) -> None:
-        self.linker = linker
         self._pool = Pool(clean(graph).entries)
+        self.linker = linker.with_names(_lay_names(), {entry.name: entry.kind for entry in self._pool.entries})
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
         self._long = sorted(unknown, key=len, reverse=True)
@@ -97,25 +100,32 @@ class Retriever:
         told = [one for one, no in zip(mentions, denied, strict=True) if not no and _whole(text, one)]
         signs = list(dict.fromkeys(one.entity for one in told if one.entity in self._pool.showing))
         subjects = list(dict.fromkeys(one.entity for one in told if self._is_subject(one)))
-        if not told and before and (asked.topics or asked.unanswerable):
+        if not told:
             subjects = list(before)
-        complaints = len(signs) >= MIN_SIGNS and set(subjects) <= set(signs) and not asked.comparison
-        if not asked.unanswerable and complaints:
+        if asked.unanswerable:
+            return Found((), tuple(subjects), (UNANSWERABLE,), tuple(signs), asked)
+        if self._complains(signs, subjects, asked):
             return self._complaints(signs, patient(text), asked)
-        entries = [self._pool.by_name[name] for name in subjects]
-        topics = self._topics(asked, entries)
-        lines: tuple[Line, ...] = ()
-        if entries and topics and not asked.unanswerable:
-            lines = self._answering(entries, topics[0], told, asked)
-        return Found(lines, tuple(subjects), topics, (), asked)
+        entries = [self._pool.by_name[name] for name in subjects][:_MOST]
+        if not entries:
+            return Found((), (), (), tuple(signs), asked)
+        kinds = {entry.kind for entry in entries}
+        topic = asked.best([one for one in _TOPICS if SUBJECT_TYPE.get(one, "disease") in kinds])
+        return Found(self._answering(entries, topic, told), tuple(subjects), (topic,), (), asked)
+
+    def _complains(self, signs: Sequence[str], subjects: Sequence[str], asked: Asked) -> bool:
+        """Whether a person tells signs, so that a disease has to be looked for."""
+        only_signs = len(signs) >= MIN_SIGNS and set(subjects) <= set(signs)
+        plain = len(signs) > MIN_SIGNS or set(signs) - set(subjects) or asked.best(_OF_SIGNS) == "disease"
+        return bool(only_signs and plain)
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
         found = [one for one in self.linker.find(text) if one.entity not in _TOO_GENERAL]
         for name in self._long:
             start = text.find(name)
-            if start >= 0:
-                end = start + len(name)
+            end = start + len(name)
+            if start >= 0 and not any(one.start <= start and end <= one.end for one in found):
                 found = [one for one in found if one.end <= start or one.start >= end]
                 found.append(Mention(start, end, name, name, self._pool.by_name[name].kind))
         return sorted(found)
@@ -129,27 +139,17 @@ class Retriever:
         entry = self._pool.by_name.get(one.entity)
         return entry is not None and entry.kind in _KINDS
 
-    def _topics(self, asked: Asked, entries: Sequence[Entry]) -> tuple[str, ...]:
-        """The topics asked for, those that these subjects can have."""
-        kinds = {entry.kind for entry in entries}
-        able = [topic for topic in asked.topics if SUBJECT_TYPE.get(topic, "disease") in kinds]
-        return tuple(able)
-
     def _line(self, entry: Entry, topic: str, limit: int = MAX_OBJECTS) -> Line:
         objects = entry.objects(topic)
         return topic_line(self._words, entry, topic, objects[:limit], more=len(objects) > limit)
 
-    def _answering(
-        self, entries: Sequence[Entry], topic: str, told: Sequence[Mention], asked: Asked
-    ) -> tuple[Line, ...]:
+    def _answering(self, entries: Sequence[Entry], topic: str, told: Sequence[Mention]) -> tuple[Line, ...]:
         if topic == "aliases":
             return self._aliases(entries, told)
         having = [entry for entry in entries if entry.objects(topic)]
-        if len(entries) > 1 and asked.comparison:
-            if len(having) != len(entries):
-                return ()
-            return self._compared(having[0], having[1], topic)
-        lines = [self._line(entry, topic) for entry in having[:_MOST]]
+        if len(entries) > 1:
+            return self._compared(having[0], having[1], topic) if len(having) == len(entries) else ()
+        lines = [self._line(entry, topic) for entry in having]
         if topic == "infectious" and having and having[0].objects("route"):
             lines.append(self._line(having[0], "route"))
         return tuple(lines)
@@ -174,8 +174,8 @@ class Retriever:
     def _complaints(self, signs: Sequence[str], who: Patient, asked: Asked) -> Found:
         """What may lie behind complaints: the diseases that show the most telling of them."""
         fitting = self._fitting(signs, who)
-        topic = next((one for one in asked.topics if one in ("department", "examinations", "treatment")), "")
-        topic = "" if asked.disease else topic
+        topic = asked.best(_OF_SIGNS)
+        topic = "" if topic == "disease" else topic
         lines: list[Line] = []
         for number, (entry, shown) in enumerate(fitting):
             lines.append(topic_line(self._words, entry, "symptoms", shown, more=True))
@@ -203,6 +203,13 @@ class Retriever:
 
     def _shown(self, entry: Entry, signs: Iterable[str]) -> list[str]:
         return [one for one in signs if one in entry.objects("symptoms")]
+
+
+def _lay_names() -> dict[str, str]:
+    """What people call diseases and signs → the graph's name; for questions alone, never for checking answers."""
+    lines = resources.files("xinglin.inference").joinpath("lay_names.tsv").read_text("utf-8").splitlines()
+    pairs = (line.split("\t") for line in lines if line and not line.startswith("#"))
+    return {normalize(name): normalize(entity) for name, entity in pairs}
 
 
 def _whole(text: str, one: Mention) -> bool:

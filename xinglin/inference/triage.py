@@ -1,12 +1,15 @@
-"""Red flags and requests for drugs, found by rule before any model is asked. The rules are data (`triage.yaml`).
+"""Red flags and requests for drugs, found before any model is asked: by rules, and by likeness to labelled messages.
 
 我爸突然嘴歪了，右手拿不住筷子     →   emergency · 中风征象
 我没有胸痛，三年前有过            →   nothing
 布洛芬一次吃几片                 →   medication · 剂量
 
-**Clinicians must review the rules before any use with patients.** What is not found is not thereby harmless.
+Rules (`triage.yaml`) say what they found and why; labelled messages (`triage.jsonl`) reach further, since people find
+more ways of saying a thing than any list holds. A rule counts unless the messages make it unlikely; likeness alone must
+be plain. **Clinicians must review both before any use with patients.** What is not found is not thereby harmless.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
+from xinglin.inference.classify import Classifier
 from xinglin.knowledge.link import Mention, negations
 from xinglin.knowledge.terms import normalize
 
@@ -36,6 +40,13 @@ MEDICATION_TEXT = (
     "涉及用药（{name}）的问题，这里不能给剂量，也不能替您决定用药、停药或换药：{reason}。"
     "请把正在吃的药、过敏史、年龄和基础病告诉医生或药师；用药后不舒服请及时就医，急症拨打120。"
 )
+ALIKE = "与急症的描述相近"
+"""Name of what no rule found, but likeness to labelled messages."""
+_PLAIN, _CRISIS = 0.65, 0.3
+"""From which probability on likeness alone counts: of any emergency, and of a crisis of the mind."""
+_DOUBTED, _DOUBTED_LETHAL = 0.4, 0.25
+"""Below which probability of an emergency a rule does not count; lower where silence would cost most (suicide, poison).
+All four were chosen on the packaged messages, each set of them judged by what was learned from the others."""
 _SENTENCE = re.compile(r"[。！？!?\n；;]")
 _CLAUSE = re.compile(r"[。！？!?\n；;，, ]")
 
@@ -59,6 +70,11 @@ class Flag:
     reason: str
     source: str
 
+    @property
+    def doubted(self) -> float:
+        """Below which probability of an emergency it does not count."""
+        return _DOUBTED_LETHAL if self.crisis or self.group == "poisoning" else _DOUBTED
+
 
 @dataclass(frozen=True)
 class Request:
@@ -67,6 +83,9 @@ class Request:
     name: str
     pattern: re.Pattern[str]
     reason: str
+
+
+_OTHER_REQUEST = Request("用药", re.compile(""), "用什么药、怎么用，要由看过病人的医生决定")
 
 
 @dataclass(frozen=True)
@@ -122,16 +141,38 @@ def _flag(said: dict[str, Any], words: dict[str, str]) -> Flag:
     return Flag(said["name"], said["class"], every, unless, said.get("crisis", False), said["reason"], said["source"])
 
 
-def triage(text: str) -> Alert | None:
-    """The most urgent thing that a message calls for before it is answered, or None."""
+@lru_cache(1)
+def _classifier() -> Classifier:
+    lines = resources.files("xinglin.inference").joinpath("triage.jsonl").read_text("utf-8").splitlines()
+    said = [json.loads(line) for line in lines]
+    return Classifier([normalize(one["text"]) for one in said], [label(one) for one in said])
+
+
+def label(said: dict[str, str]) -> str:
+    """What a labelled message teaches: `emergency`, `crisis`, `benign` or `medication`."""
+    return "crisis" if said["label"] == "emergency" and said["class"] == "suicide" else said["label"]
+
+
+def triage(text: str, classifier: Classifier | None = None) -> Alert | None:
+    """The most urgent thing that a message calls for before it is answered, or None.
+
+    Args:
+        classifier: another one than that of the packaged messages.
+    """
     text = normalize(text)
-    if flag := next(_flags(text), None):
-        kind: Literal["emergency", "crisis"] = "crisis" if flag.crisis else "emergency"
-        words = CRISIS_TEXT if flag.crisis else POISON_TEXT if flag.group == "poisoning" else EMERGENCY_TEXT
-        return Alert(kind, flag.name, flag.group, words.format(name=flag.name))
-    for one in _rules().requests:
-        if one.pattern.search(text):
-            return Alert("medication", one.name, "medication", MEDICATION_TEXT.format(name=one.name, reason=one.reason))
+    likely = (classifier or _classifier()).probabilities(text)
+    danger = likely["emergency"] + likely["crisis"]
+    flag = next((one for one in _flags(text) if danger >= one.doubted), None)
+    if flag or danger >= _PLAIN or likely["crisis"] >= _CRISIS:
+        crisis = likely["crisis"] > likely["emergency"] if flag is None else flag.crisis
+        name, group = (flag.name, flag.group) if flag else (ALIKE, "suicide" if crisis else "other")
+        words = CRISIS_TEXT if crisis else POISON_TEXT if group == "poisoning" else EMERGENCY_TEXT
+        return Alert("crisis" if crisis else "emergency", name, group, words.format(name=name))
+    request = next((one for one in _rules().requests if one.pattern.search(text)), None)
+    if request or likely["medication"] > likely["benign"]:
+        chosen = request or _OTHER_REQUEST
+        words = MEDICATION_TEXT.format(name=chosen.name, reason=chosen.reason)
+        return Alert("medication", chosen.name, "medication", words)
     return None
 
 

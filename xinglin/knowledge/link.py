@@ -67,9 +67,10 @@ class Linker:
         blockers: Iterable[str] = (),
         by_topic: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
+        self._given = terms, tuple(blockers), by_topic
         self.terms = {normalize(text): term for text, term in terms.items() if normalize(text)}
         self._gaps = _Gaps({text: self.terms.pop(text) for text in list(self.terms) if "*" in text})
-        passed = {normalize(word) for word in blockers} - self.terms.keys() - {""}
+        passed = {normalize(word) for word in self._given[1]} - self.terms.keys() - {""}
         self._words = [*self.terms, *sorted(passed)]
         # not pyahocorasick: its iter_long drops matches (a test compares with a plain search)
         self._automaton = AhoCorasick(self._words, matchkind=MatchKind.LeftmostLongest)
@@ -88,6 +89,22 @@ class Linker:
             UserError: as `read_lay_terms`.
         """
         return cls(vocabulary(graph, lay_terms), BLOCKERS.union(*GENERIC.values()), topic_words(graph))
+
+    def with_names(self, names: Mapping[str, str], kinds: Mapping[str, str]) -> "Linker":
+        """Another linker that also knows these names; those that are known already keep their meaning.
+
+        Args:
+            names: a name → the entity it stands for. A `*` stands for a few characters.
+            kinds: kind of the entities that are no terms themselves; names of others are left out.
+        """
+        terms, blockers, by_topic = self._given
+        more: dict[str, Term] = {}
+        for name, entity in names.items():
+            if term := self.terms.get(entity):
+                more[name] = term
+            elif entity in kinds:
+                more[name] = Term(entity, kinds[entity])
+        return Linker({**more, **terms}, blockers, by_topic)
 
     def find(self, text: str, topics: Iterable[str] = ()) -> list[Mention]:
         """The mentions in a text, in order; places are those of `normalize(text)`.

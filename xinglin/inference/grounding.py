@@ -1,0 +1,143 @@
+"""Grounded answers: red flags first, then facts from the graph, then a model that words them, then a check.
+
+question → triage → (nothing urgent) → retrieve → facts in `input` → model → answer, checked against the facts
+
+Where the graph has nothing that answers, no model is asked: the program says so and refers.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from xinglin.inference.engine import Engine, Generation
+from xinglin.inference.retrieve import Found, Retriever
+from xinglin.inference.triage import Alert, triage
+from xinglin.knowledge.check import check_answer
+from xinglin.knowledge.graph import Graph
+from xinglin.knowledge.link import Linker
+from xinglin.records import Example, Prediction, Turn
+
+Kind = Literal["answered", "referred", "abstained", "escalated"]
+
+NOTHING = (
+    "图谱里没有找到能回答这个问题的内容，不能凭空回答。可以换个说法，写出疾病、检查的名称或具体的不适；"
+    "身体不舒服请到医院，挂不准科可以先问导诊台或看全科门诊。"
+)
+_MISSING = "关于{subjects}，资料里没有能回答这个问题的内容，不能凭空回答。{department}就诊时可以问医生：{ask}"
+_NO_DISEASE = "您说的{signs}，图谱里没有找到足够相符的疾病，不能据此判断。请到医院就诊，由医生检查；加重或出现新的不适请尽快就医。"
+_ASK = "目前到了哪一步、有哪些选择、各有什么好处和风险、平时要注意什么、多久复查一次。"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question before any model is asked.
+
+    Attributes:
+        text: what to say where `example` is None, and what comes before a model's answer otherwise.
+        example: the question with facts in `input`; None where no model is to be asked.
+    """
+
+    kind: Kind
+    text: str
+    example: Example | None
+    found: Found | None
+    alert: Alert | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person gets.
+
+    Attributes:
+        kind: answered from facts; referred to a doctor since the facts do not answer, or since it is about drugs;
+            abstained, nothing being known; escalated to emergency care.
+        text: the answer, without the disclaimer.
+        facts: (subject, predicate, object) that it stands on.
+        unsupported: what it names and the facts do not support.
+        subjects: what it is about, for a question that follows.
+        prediction: the model's own answer, where one was asked.
+    """
+
+    kind: Kind
+    text: str
+    facts: tuple[tuple[str, str, str], ...]
+    unsupported: tuple[str, ...]
+    subjects: tuple[str, ...]
+    prediction: Prediction | None
+
+
+class Grounding:
+    """Everything around a model that makes its answers stand on facts.
+
+    Args:
+        graph: where the facts come from.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.linker = Linker.from_graph(graph)
+        self.retriever = Retriever(graph, self.linker)
+
+    def prepare(self, example: Example, before: Sequence[str] = ()) -> Prepared:
+        """Triage a question and look up what answers it.
+
+        Args:
+            example: its last question is the one; what stands in its `input` is left where it is.
+            before: subjects of the turn before.
+        """
+        question = example.question.content
+        alert = triage(question)
+        if alert and alert.urgent:
+            return Prepared("escalated", alert.text, None, None, alert)
+        found = self.retriever.find(question, before)
+        if alert:
+            return Prepared("referred", alert.text + self._where(found), None, found, alert)
+        if not found.lines:
+            return Prepared(*self._without(found), None, found, None)
+        turn = replace(example.question, input=found.text)
+        asked = replace(example, turns=(*_earlier(example), turn), facts=found.facts, knowledge="facts")
+        return Prepared("answered", "", asked, found, None)
+
+    def finish(self, prepared: Prepared, prediction: Prediction | None) -> Answer:
+        """The answer, with what the facts do not support named."""
+        found = prepared.found
+        subjects = found.subjects if found else ()
+        if prediction is None or found is None:
+            return Answer(prepared.kind, prepared.text, (), (), subjects, None)
+        question = prepared.example.question.content if prepared.example else ""
+        check = check_answer(prediction.answer, found.facts, self.linker, question)
+        unsupported = tuple(dict.fromkeys((*check.unsupported, *check.contradicted)))
+        return Answer(prepared.kind, prediction.answer, found.facts, unsupported, subjects, prediction)
+
+    def _without(self, found: Found) -> tuple[Kind, str]:
+        """What to say where no facts answer."""
+        if found.subjects:
+            names = "、".join(found.subjects[:2])
+            return "referred", _MISSING.format(subjects=names, department=self._where(found), ask=_ASK)
+        if len(found.signs) > 1:
+            return "abstained", _NO_DISEASE.format(signs="、".join(found.signs))
+        return "abstained", NOTHING
+
+    def _where(self, found: Found) -> str:
+        """Where the first subject is seen, as far as the graph knows."""
+        line = next(filter(None, map(self.retriever.department, found.subjects)), None)
+        return f"{line.about}的{line.word}是{line.listed}，可以到那里就诊。" if line else ""
+
+
+def answer_grounded(
+    engine: Engine, grounding: Grounding, examples: Iterable[Example], generation: Generation, batch_size: int = 16
+) -> Iterator[tuple[Example, Answer]]:
+    """Answer many questions; those that no model is asked come first, the others as their batches finish."""
+    prepared = {example.id: (example, grounding.prepare(example)) for example in examples}
+    for example, one in prepared.values():
+        if one.example is None:
+            yield example, grounding.finish(one, None)
+    asked = [one.example for _, one in prepared.values() if one.example]
+    for prediction in engine.answer(asked, generation, batch_size):
+        example, one = prepared[prediction.id]
+        yield example, grounding.finish(one, prediction)
+
+
+def _earlier(example: Example) -> tuple[Turn, ...]:
+    """The turns before the last question."""
+    turns = example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
+    return turns[:-1]
