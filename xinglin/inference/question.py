@@ -47,9 +47,18 @@ _WORDS = {
     "infectious": re.compile("传染吗|传染性|会传染|传不传染"),
     "route": re.compile("传播|途径"),
     "aliases": re.compile("一[个种]病|叫法|别名|也叫"),
+    UNANSWERABLE: re.compile(
+        "多少钱|费用|价格|贵吗|报销|医保|吃什么|吃啥|喝什么|水果|早餐|忌口|饮食|食谱|哪家|哪个医院|什么医院|哪个医生|牌子|历史|哪一年"
+        "|要孩子|备孕|同房|结婚|能活|寿命|会死|死亡率|生存率|预后|多久能|几天能|多长时间|复发率|概率|几率|遗传给|疫苗|运动|上班|开车|当兵"
+        "|报告|指标|单子|片子|良性还是恶性|正常吗|说明什么|什么意思|什么梗"
+    ),
 }
-"""The textbook's words for a topic: they make it likelier."""
-_CERTAIN = 0.3  # how much
+"""Plain words for a topic: they make it likelier."""
+_CERTAIN = {UNANSWERABLE: 0.2, "aliases": 0.6}
+_LIKELIER = 0.3  # how much, for the others
+_CLAUSE = re.compile("[。！？!?；;，,\n]")
+_ENOUGH = 12  # characters that a question takes
+_COMPARES = re.compile("区别|不同|异同|相同|一样|一致|差别|差在|差异|比较|对比|[分辨]不[清出]|区分|鉴别|重合|共同|分别|同一|一个科|两个科|一回事|各有|一个病")
 _FOLLOWS = re.compile("它|^(那|那么|还有|另外|再问)|[这该](个|种)?病|刚才|上面")
 _AGE = re.compile(r"(?P<number>\d{1,3}|[一二两三四五六七八九十]{1,3})个?(?P<unit>周岁|岁|月|天|周)(?!前|后|以前|以来|了)")
 _DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"两": 2}
@@ -79,10 +88,12 @@ class Asked:
     Attributes:
         topics: names of `ANSWERABLE`, `aliases`, `disease` (which one may it be) or `UNANSWERABLE`, with their
             probabilities, the likeliest first.
+        comparison: it asks what two things share, or what parts them.
         follow_up: it speaks of something said before (它, 这个病).
     """
 
     topics: dict[str, float]
+    comparison: bool
     follow_up: bool
 
     def best(self, able: Sequence[str]) -> str:
@@ -123,11 +134,21 @@ def understand(text: str, mentions: Sequence[Mention]) -> Asked:
         rest += [text[last : one.start], NAMED]
         last = one.end
     plain = _joined("".join([*rest, text[last:]]))
-    likely = _classifier().probabilities(plain)
+    whole, end = (_classifier().probabilities(one) for one in (plain, _end(plain)))
+    likely = {topic: (share + 2 * end[topic]) / 3 for topic, share in whole.items()}
     for topic, words in _WORDS.items():
         if words.search(plain):
-            likely[topic] += _CERTAIN
-    return Asked(dict(sorted(likely.items(), key=lambda one: -one[1])), bool(_FOLLOWS.search(plain)))
+            likely[topic] += _CERTAIN.get(topic, _LIKELIER)
+    return Asked(dict(sorted(likely.items(), key=lambda one: -one[1])), bool(_COMPARES.search(plain)), bool(_FOLLOWS.search(plain)))
+
+
+def _end(text: str) -> str:
+    """The last clauses: after a story comes the question."""
+    clauses = [part for part in _CLAUSE.split(text) if part]
+    kept = ""
+    while clauses and len(kept) < _ENOUGH:
+        kept = f"{clauses.pop()},{kept}" if kept else clauses.pop()
+    return kept
 
 
 def patient(text: str) -> Patient:

@@ -31,6 +31,12 @@ _ADVICE = ("department", "examinations")
 _ADVICE_OBJECTS = 3
 _CUT = re.compile("综合征|综合症|[症病炎癌瘤热疹疮痛]|性")  # right after a name: it is the beginning of another one
 _TYPES = re.compile("(急|慢|恶|良|阳|阴|女|男|先天|原发|继发)性$")
+_COMMON = 20  # diseases that show a sign, for it to be one although the graph also lists it as a disease
+_ILLNESS = re.compile(
+    "(病|炎|癌|瘤|症|感染|征|毒|骨折|硬化|衰竭|结石|梗死|结核|癣|疮|哮喘|高血压|低血压|气胸|不孕|流产|早产|绞痛|斜视|梗阻)$"
+)
+_ASKED = 0.08  # probability from which a topic may be what is asked for at all
+_JOINED = re.compile("[、,，和及与 ]?")
 _TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适"})
 _TOPICS = (*ANSWERABLE, "aliases")
 _OF_SIGNS = ("disease", "department", "examinations", "treatment")  # what may be asked of signs
@@ -98,26 +104,34 @@ class Retriever:
         denied = negations(text, mentions)
         asked = understand(text, mentions)
         told = [one for one, no in zip(mentions, denied, strict=True) if not no and _whole(text, one)]
-        signs = list(dict.fromkeys(one.entity for one in told if one.entity in self._pool.showing))
-        subjects = list(dict.fromkeys(one.entity for one in told if self._is_subject(one)))
+        listed = {one.entity for run in _runs(text, told) if self._of_signs(run) for one in run}
+        signs = list(dict.fromkeys(one.entity for one in told if one.entity in listed or self._is_sign(one.entity)))
+        subjects = list(dict.fromkeys(one.entity for one in told if self._is_subject(one.entity)))
+        named = [name for name in subjects if name not in signs] or (subjects if len(signs) < MIN_SIGNS else [])
         if not told:
-            subjects = list(before)
+            named = list(before)
         if asked.unanswerable:
-            return Found((), tuple(subjects), (UNANSWERABLE,), tuple(signs), asked)
-        if self._complains(signs, subjects, asked):
+            return Found((), tuple(named), (UNANSWERABLE,), tuple(signs), asked)
+        if not named and len(signs) >= MIN_SIGNS:
             return self._complaints(signs, patient(text), asked)
-        entries = [self._pool.by_name[name] for name in subjects][:_MOST]
-        if not entries:
-            return Found((), (), (), tuple(signs), asked)
+        return self._about(named, told, asked)
+
+    def _about(self, named: Sequence[str], told: Sequence[Mention], asked: Asked) -> Found:
+        """What the graph says of the subjects that a question names."""
+        if not named:
+            return Found((), (), (), (), asked)
+        entries = [self._pool.by_name[name] for name in named]
         kinds = {entry.kind for entry in entries}
         topic = asked.best([one for one in _TOPICS if SUBJECT_TYPE.get(one, "disease") in kinds])
-        return Found(self._answering(entries, topic, told), tuple(subjects), (topic,), (), asked)
-
-    def _complains(self, signs: Sequence[str], subjects: Sequence[str], asked: Asked) -> bool:
-        """Whether a person tells signs, so that a disease has to be looked for."""
-        only_signs = len(signs) >= MIN_SIGNS and set(subjects) <= set(signs)
-        plain = len(signs) > MIN_SIGNS or set(signs) - set(subjects) or asked.best(_OF_SIGNS) == "disease"
-        return bool(only_signs and plain)
+        if asked.topics[topic] < _ASKED:
+            return Found((), tuple(named), (), (), asked)
+        if len(entries) > 1 and asked.comparison:
+            entries = entries[:2]
+        else:  # what is asked about stands nearest to the question
+            having = [entry for entry in entries if entry.objects(topic)]
+            entries = [(having or entries)[-1]]
+        names = tuple(entry.name for entry in entries)
+        return Found(self._answering(entries, topic, told), names, (topic,), (), asked)
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
@@ -135,9 +149,21 @@ class Retriever:
         entry = self._pool.by_name.get(subject)
         return self._line(entry, "department") if entry and entry.objects("department") else None
 
-    def _is_subject(self, one: Mention) -> bool:
-        entry = self._pool.by_name.get(one.entity)
+    def _is_subject(self, name: str) -> bool:
+        entry = self._pool.by_name.get(name)
         return entry is not None and entry.kind in _KINDS
+
+    def _is_sign(self, name: str) -> bool:
+        """Whether a name is what people feel or see, even where the graph has it among its diseases too (便秘)."""
+        shown = len(self._pool.showing.get(name, ()))
+        if not self._is_subject(name):
+            return shown > 0
+        return shown >= _COMMON and not _ILLNESS.search(name)
+
+    def _of_signs(self, run: Sequence[Mention]) -> bool:
+        """Whether names in a row are signs told together (水肿、疼痛、心力衰竭), illnesses among them or not."""
+        shown = all(one.entity in self._pool.showing for one in run)
+        return shown and len(run) > MIN_SIGNS and any(self._is_sign(one.entity) for one in run)
 
     def _line(self, entry: Entry, topic: str, limit: int = MAX_OBJECTS) -> Line:
         objects = entry.objects(topic)
@@ -203,6 +229,17 @@ class Retriever:
 
     def _shown(self, entry: Entry, signs: Iterable[str]) -> list[str]:
         return [one for one in signs if one in entry.objects("symptoms")]
+
+
+def _runs(text: str, told: Sequence[Mention]) -> list[list[Mention]]:
+    """Mentions in a row, with nothing but a comma or 和 between them."""
+    runs: list[list[Mention]] = []
+    for one in told:
+        if runs and _JOINED.fullmatch(text, runs[-1][-1].end, one.start):
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return runs
 
 
 def _lay_names() -> dict[str, str]:
