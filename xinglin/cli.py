@@ -47,6 +47,11 @@ COMMANDS: dict[str, Command] = {
     "infer": Command(
         "ask the base or the tuned model", "xinglin.inference.options:InferConfig", "xinglin.inference.infer:infer"
     ),
+    "chat": Command(
+        "talk with the model, grounded in the graph",
+        "xinglin.inference.options:ChatConfig",
+        "xinglin.inference.chat:chat",
+    ),
     "compare": Command(
         "base against tuned, as a report",
         "xinglin.evaluation.options:CompareConfig",

@@ -86,7 +86,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer of one model, with everything needed to ask for it again."""
+    """One answer, with everything needed to ask for it again.
+
+    Attributes:
+        kind: of a grounded answer: answered, referred, abstained or escalated; of the last three no model was asked.
+        unsupported: what a grounded answer names beyond its facts.
+    """
 
     id: str
     prompt: str
@@ -97,6 +102,8 @@ class Prediction:
     facts: tuple[tuple[str, str, str], ...] = ()
     finish_reason: str = ""
     seconds: float = 0.0
+    kind: str = ""
+    unsupported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

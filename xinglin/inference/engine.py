@@ -66,7 +66,7 @@ class Engine:
             answers = self._generate([ids for _, ids in group], generation)
             seconds = (time.perf_counter() - began) / len(group)
             for (example, _), (text, reason) in zip(group, answers, strict=True):
-                yield self._prediction(example, generation, text, reason, seconds)
+                yield self.as_prediction(example, generation, text, reason, seconds)
 
     def stream(self, example: Example, generation: Generation) -> Iterator[str]:
         """The answer to one example, in pieces as they are made."""
@@ -88,9 +88,10 @@ class Engine:
         if failures:
             raise failures[0]
 
-    def _prediction(
-        self, example: Example, generation: Generation, text: str, reason: str, seconds: float
+    def as_prediction(
+        self, example: Example, generation: Generation, text: str, reason: str = "stop", seconds: float = 0.0
     ) -> Prediction:
+        """An answer to the last question of an example, as a record."""
         return Prediction(
             id=example.id,
             prompt=prompt_text(self.encoding.template, _question(example)),

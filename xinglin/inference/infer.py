@@ -7,6 +7,8 @@ xinglin infer --base_model smollm2-135m --lora_weights runs/demo/adapter
 
 import logging
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import track
@@ -16,8 +18,10 @@ from xinglin.console import stderr
 from xinglin.dataset import formats
 from xinglin.errors import UserError
 from xinglin.inference.engine import Engine, Generation, holds_whole_model, load_engine
+from xinglin.inference.grounding import Answer, Grounding, Prepared, answer_grounded
 from xinglin.inference.options import InferConfig
-from xinglin.records import Example, Turn, write_jsonl
+from xinglin.knowledge.graph import open_graph
+from xinglin.records import Example, Prediction, Turn, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +57,11 @@ def infer(config: InferConfig) -> None:
         thinking=config.enable_thinking,
     )
     generation = Generation(config.max_new_tokens)
+    grounding = Grounding(open_graph(config.graph)) if config.ground else None
     if config.output_path:
-        _to_file(engine, questions, generation, config)
+        _to_file(engine, questions, generation, config, grounding)
+    elif grounding:
+        _grounded_to_terminal(engine, questions, generation, grounding)
     else:
         _to_terminal(engine, questions, generation)
 
@@ -71,18 +78,57 @@ def _questions(config: InferConfig) -> list[Example]:
     return [Example(id=f"built-in-{number}", turns=(turn,)) for number, turn in enumerate(QUESTIONS, 1)]
 
 
-def _to_file(engine: Engine, questions: list[Example], generation: Generation, config: InferConfig) -> None:
-    made = {
-        prediction.id: prediction
-        for prediction in track(
-            engine.answer(questions, generation, config.batch_size),
-            "answers",
-            total=len(questions),
-            console=stderr(),
-        )
-    }
+def _to_file(
+    engine: Engine,
+    questions: list[Example],
+    generation: Generation,
+    config: InferConfig,
+    grounding: Grounding | None,
+) -> None:
+    answers: Iterable[Prediction] = engine.answer(questions, generation, config.batch_size)
+    if grounding:
+        grounded = answer_grounded(engine, grounding, questions, generation, config.batch_size)
+        answers = (_as_prediction(example, answer, engine, generation) for example, answer in grounded)
+    made = {one.id: one for one in track(answers, "answers", total=len(questions), console=stderr())}
     write_jsonl(Path(config.output_path), (made[example.id] for example in questions))
     print(f"{config.output_path}: {len(made)} answers")
+
+
+def _as_prediction(example: Example, answer: Answer, engine: Engine, generation: Generation) -> Prediction:
+    """A grounded answer as a record, whether a model was asked for it or not."""
+    made = answer.prediction or Prediction(
+        example.id, "", "", engine.base, engine.adapter, generation.record(), finish_reason="stop"
+    )
+    return replace(made, answer=answer.text, facts=answer.facts, kind=answer.kind, unsupported=answer.unsupported)
+
+
+def _grounded_to_terminal(
+    engine: Engine, questions: list[Example], generation: Generation, grounding: Grounding
+) -> None:
+    for example in questions:
+        print(f"\n问题：{example.question.content}")
+        show_grounded(engine, generation, grounding, grounding.prepare(example))
+    print(f"\n{DISCLAIMER}")
+
+
+def show_grounded(engine: Engine, generation: Generation, grounding: Grounding, prepared: Prepared) -> Answer:
+    """Print an answer as it is made, with the facts that it stands on and what they do not support."""
+    if prepared.example is None or prepared.found is None:
+        print(f"回答：{prepared.text}")
+        return grounding.finish(prepared, None)
+    for line in prepared.found.lines:
+        sources = "、".join(dict.fromkeys(fact.source for fact in line.facts))
+        print(f"资料：{line.text}〔{sources}〕")
+    print("回答：", end="", flush=True)
+    pieces = []
+    for piece in engine.stream(prepared.example, generation):
+        print(piece, end="", flush=True)
+        pieces.append(piece)
+    print()
+    answer = grounding.finish(prepared, engine.as_prediction(prepared.example, generation, "".join(pieces)))
+    if answer.unsupported:
+        print(f"〔注意：资料不支持回答中的：{'、'.join(answer.unsupported)}〕")
+    return answer
 
 
 def _to_terminal(engine: Engine, questions: list[Example], generation: Generation) -> None:

@@ -144,6 +144,14 @@ class Retriever:
                 found.append(Mention(start, end, name, name, self._pool.by_name[name].kind))
         return sorted(found)
 
+    def entry(self, subject: str) -> Entry:
+        """What may be said of a subject.
+
+        Raises:
+            KeyError: nothing may.
+        """
+        return self._pool.by_name[normalize(subject)]
+
     def department(self, subject: str) -> Line | None:
         """Where a subject is seen, whatever was asked."""
         entry = self._pool.by_name.get(subject)

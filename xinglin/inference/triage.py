@@ -46,7 +46,9 @@ _PLAIN, _CRISIS = 0.65, 0.3
 """From which probability on likeness alone counts: of any emergency, and of a crisis of the mind."""
 _DOUBTED, _DOUBTED_LETHAL = 0.4, 0.25
 """Below which probability of an emergency a rule does not count; lower where silence would cost most (suicide, poison).
-All four were chosen on the packaged messages, each set of them judged by what was learned from the others."""
+These four were chosen on the packaged messages, each set of them judged by what was learned from the others."""
+_PLAIN_REQUEST, _DOUBTED_REQUEST = 0.4, 0.1
+"""The same two for questions about drugs."""
 _SENTENCE = re.compile(r"[。！？!?\n；;]")
 _CLAUSE = re.compile(r"[。！？!?\n；;，, ]")
 
@@ -169,7 +171,7 @@ def triage(text: str, classifier: Classifier | None = None) -> Alert | None:
         words = CRISIS_TEXT if crisis else POISON_TEXT if group == "poisoning" else EMERGENCY_TEXT
         return Alert("crisis" if crisis else "emergency", name, group, words.format(name=name))
     request = next((one for one in _rules().requests if one.pattern.search(text)), None)
-    if request or likely["medication"] > likely["benign"]:
+    if likely["medication"] >= (_DOUBTED_REQUEST if request else _PLAIN_REQUEST):
         chosen = request or _OTHER_REQUEST
         words = MEDICATION_TEXT.format(name=chosen.name, reason=chosen.reason)
         return Alert("medication", chosen.name, "medication", words)
