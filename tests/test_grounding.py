@@ -108,8 +108,14 @@ def test_what_facts_do_not_support_is_named(grounding, engine):
     answer = grounding.finish(prepared, made)
     assert answer.unsupported == ("咯血", "骨科")
     assert answer.facts == (("湿疹", "就诊科室", "皮肤科"),)
+    assert answer.worded_by == "program"
+    assert "湿疹的就诊科室是皮肤科" in answer.text
+    assert "骨科" not in answer.text
     good = engine.as_prediction(prepared.example, Generation(8), "湿疹的就诊科室是皮肤科。")
-    assert grounding.finish(prepared, good).unsupported == ()
+    kept = grounding.finish(prepared, good)
+    assert (kept.text, kept.unsupported, kept.worded_by) == (good.answer, (), "model")
+    silent = engine.as_prediction(prepared.example, Generation(8), "资料中没有提到，请咨询医生。")
+    assert grounding.finish(prepared, silent).worded_by == "program"
 
 
 def test_many_questions_each_get_one_answer(grounding, engine):

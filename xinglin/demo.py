@@ -27,8 +27,9 @@ from xinglin.tuning.options import FinetuneConfig
 
 log = logging.getLogger(__name__)
 
-_FORMS = "symptoms,department,examinations,complications,comparison"
-"""Few forms, so that the few records that a demo has time for can teach them."""
+_GROUNDED, _UNANSWERABLE = 0.85, 0.05
+"""Shares of records with facts that answer, and with others: the few records that a demo has time for shall teach the
+use of facts. When facts answer is decided before a model is asked (`inference/retrieve.py`)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class DemoConfig:
 
     base_model: str = "smollm2-135m"
     output_dir: str = "runs/demo"
-    num_records: int = 840
+    num_records: int = 1400
     num_questions: int = 60
 
 
@@ -83,7 +84,10 @@ def demo(config: DemoConfig) -> None:
         _apart("xinglin.backbone:find_base", config.base_model)
         _apart("xinglin.assets:fetch", "cmekg")
     with _stage(2, "构建指令数据 · instruction data"):
-        _apart("xinglin.dataset.build:write_data", DataBuild(output_path=str(everything), forms=_FORMS))
+        _apart(
+            "xinglin.dataset.build:write_data",
+            DataBuild(str(everything), grounded=_GROUNDED, unanswerable=_UNANSWERABLE),
+        )
         # the built file is shuffled, so its first records are a fair sample
         write_json(sample, json.loads(everything.read_text("utf-8"))[: config.num_records])
     with _stage(3, "LoRA 微调 · fine-tuning"):

@@ -2,9 +2,9 @@
 
     python benchmarks/grounding/run.py --lora_weights runs/demo/adapter --records_path data/llama_data.records.jsonl
 
-`records_path`: of `data build --num_eval 420`, whose unseen diseases give 333 questions with facts. Asked are these (the
-question alone, the facts have to be found), the same diseases for what the graph has not, `unanswerable.jsonl` and
-`lay_questions.jsonl`. Writes results.json and answers.jsonl into --output_dir.
+`records_path`: of `data build --num_eval 420`, whose unseen diseases give 333 questions with facts. Asked are these
+(the question alone, the facts have to be found), the same diseases for what the graph has not, `unanswerable.jsonl` and
+`lay_questions.jsonl`. Writes results.json and each system's answers into --output_dir.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from typing import Any
 from xinglin import console
 from xinglin.backbone import choose_precision
 from xinglin.dataset.wording import MAX_OBJECTS, load_wording
-from xinglin.evaluation.controls import lookup, with_turns_before, worked_examples
+from xinglin.evaluation.controls import with_turns_before, worked_examples
 from xinglin.evaluation.questions import without_knowledge
 from xinglin.evaluation.statistics import mean_score, ratio_score
 from xinglin.inference.engine import Engine, Generation, load_engine
-from xinglin.inference.grounding import Answer, Grounding, answer_grounded
+from xinglin.inference.grounding import Answer, Grounding, answer_grounded, in_plain_words
 from xinglin.inference.retrieve import Retriever
 from xinglin.knowledge.check import check_answer
 from xinglin.knowledge.graph import load_cmekg
@@ -109,14 +109,18 @@ def share(asked: Example, said: int, missed: int) -> float:
     return min(1.0, said / expected) if expected else 1.0
 
 
-def closed(engine: Engine, asked: Iterable[Example], generation: Generation, shots: tuple[Turn, ...] = ()) -> dict[str, Answer]:
+def closed(
+    engine: Engine, asked: Iterable[Example], generation: Generation, shots: tuple[Turn, ...] = ()
+) -> dict[str, Answer]:
     """Answers of a model by itself."""
     examples = [with_turns_before(one, shots) if shots else without_knowledge(one) for one in asked]
     made = engine.answer(examples, generation, 32)
     return {one.id: Answer("answered", one.answer, (), (), (), one) for one in made}
 
 
-def grounded(engine: Engine, grounding: Grounding, asked: Iterable[Example], generation: Generation) -> dict[str, Answer]:
+def grounded(
+    engine: Engine, grounding: Grounding, asked: Iterable[Example], generation: Generation
+) -> dict[str, Answer]:
     """Grounded answers."""
     return {one.id: answer for one, answer in answer_grounded(engine, grounding, asked, generation, 32)}
 
@@ -127,14 +131,14 @@ def by_lookup(grounding: Grounding, asked: Iterable[Example]) -> dict[str, Answe
     for one in asked:
         prepared = grounding.prepare(one)
         answer = grounding.finish(prepared, None)
-        text = lookup_text(prepared.found.text) if prepared.example and prepared.found else prepared.text
+        text = in_plain_words(prepared.found) if prepared.example and prepared.found else prepared.text
         answers[one.id] = replace(answer, text=text)
     return answers
 
 
-def lookup_text(lines: str) -> str:
-    """Facts in a fixed sentence."""
-    return f"{'；'.join(lines.splitlines())}。以上为资料所载，请咨询医生。"
+def as_worded(answers: dict[str, Answer]) -> dict[str, Answer]:
+    """The same answers as the model worded them, before the check replaced any."""
+    return {key: replace(one, text=one.prediction.answer) if one.prediction else one for key, one in answers.items()}
 
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:
@@ -152,7 +156,11 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         for name, group in sets.items():
             if all(one.id in answers for one in group):
                 results["scores"] += [{"system": system, **to_json(s)} for s in score(name, group, answers, grounding)]
-        rows = [{"system": system, "id": one.id, "question": one.question.content, **to_json(answers[one.id])} for one in every if one.id in answers]
+        rows = [
+            {"system": system, "id": one.id, "question": one.question.content, **to_json(answers[one.id])}
+            for one in every
+            if one.id in answers
+        ]
         write_jsonl(Path(asked.output_dir) / f"{system}.jsonl", rows)
 
     keep("lookup", by_lookup(grounding, every))
@@ -167,7 +175,13 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         if wanted:
             engine = load_engine(asked.base_model, adapter, asked.template, choose_precision("auto"))
             for name in wanted:
-                keep(name, systems[name](engine))
+                answers = systems[name](engine)
+                keep(name, answers)
+                if name == "tuned_grounded":
+                    keep("tuned_grounded_unchecked", as_worded(answers))
+                    made = [one for one in answers.values() if one.prediction]
+                    by_model = sum(one.worded_by == "model" for one in made) / len(made)
+                    results["worded_by_the_model"] = round(by_model, 3)
             del engine
     return results
 
@@ -192,7 +206,8 @@ def main() -> None:
     Path(asked.output_dir).mkdir(parents=True, exist_ok=True)
     results = run(asked)
     for one in results["scores"]:
-        print(f"{one['system']:<16} {one['slice']:<13} {one['metric']:<12} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}] n={one['n']}")
+        interval = f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}] n={one['n']}"
+        print(f"{one['system']:<25} {one['slice']:<13} {one['metric']:<12} {interval}")
     write_json(Path(asked.output_dir) / "results.json", results)
 
 

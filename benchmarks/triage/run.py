@@ -72,7 +72,9 @@ def main() -> None:
         missed[row["class"]] += row["label"] == "emergency" and said != "emergency"
         if asked.errors and (row["label"] == "emergency") != (said == "emergency"):
             print(f"{row['label']}/{row['class']} → {said}: {row['text']}  [{alert.name if alert else ''}]")
-    total = {one: sum(n for (wanted, _), n in got.items() if wanted == one) for one in ("emergency", "benign", "medication")}
+    total = {
+        one: sum(n for (wanted, _), n in got.items() if wanted == one) for one in ("emergency", "benign", "medication")
+    }
     results = {
         "emergencies_found": share(got["emergency", "emergency"], total["emergency"]),
         "false_alarms": share(got["benign", "emergency"], total["benign"]),

@@ -183,11 +183,9 @@ def topic_line(words: dict[str, str], entry: Entry, topic: str, objects: Sequenc
 
 def compared(
     words: dict[str, str],
-    one: Entry,
-    other: Entry,
+    pair: tuple[Entry, Entry],
     topic: str,
-    shared: int,
-    own: int,
+    limits: tuple[int, int],
     order: Callable[[list[str]], None] = lambda objects: None,
 ) -> tuple[Line, Line, Line]:
     """What two subjects have in common, and what each has beside it.
@@ -195,9 +193,10 @@ def compared(
     A set is a program's business, wording is the model's: so it is worked out here, not left to the model.
 
     Args:
-        shared, own: how many objects to list.
+        limits: how many objects to list that both have, and of each one's own.
         order: puts a line's objects into another order, in place.
     """
+    (one, other), (shared, own) = pair, limits
     first, second = one.objects(topic), other.objects(topic)
     sides = (
         (BOTH, f"共同{words[topic]}", [x for x in first if x in second][:shared], (one, other)),
@@ -271,7 +270,7 @@ class Writer:
 
     def compared(self, one: Entry, other: Entry, topic: str, shared: int, own: int) -> tuple[Line, Line, Line]:
         """`compared`, each line's objects in any order."""
-        return compared(self.wording.words, one, other, topic, shared, own, self.rng.shuffle)
+        return compared(self.wording.words, (one, other), topic, (shared, own), self.rng.shuffle)
 
     def shuffled(self, entries: Sequence[Entry]) -> Iterator[Entry]:
         """The entries in random order."""

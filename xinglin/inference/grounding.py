@@ -2,19 +2,22 @@
 
 question → triage → (nothing urgent) → retrieve → facts in `input` → model → answer, checked against the facts
 
-Where the graph has nothing that answers, no model is asked: the program says so and refers.
+Where the graph has nothing that answers, no model is asked: the program says so and refers. Where a model's answer
+leaves out facts, or says what they do not support, the program words them itself.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from xinglin.dataset.wording import URGENT
 from xinglin.inference.engine import Engine, Generation
 from xinglin.inference.retrieve import Found, Retriever
 from xinglin.inference.triage import Alert, triage
 from xinglin.knowledge.check import check_answer
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker
+from xinglin.knowledge.policy import EMERGENCY
 from xinglin.records import Example, Prediction, Turn
 
 Kind = Literal["answered", "referred", "abstained", "escalated"]
@@ -24,7 +27,11 @@ NOTHING = (
     "身体不舒服请到医院，挂不准科可以先问导诊台或看全科门诊。"
 )
 _MISSING = "关于{subjects}，资料里没有能回答这个问题的内容，不能凭空回答。{department}就诊时可以问医生：{ask}"
-_NO_DISEASE = "您说的{signs}，图谱里没有找到足够相符的疾病，不能据此判断。请到医院就诊，由医生检查；加重或出现新的不适请尽快就医。"
+_NO_DISEASE = (
+    "您说的{signs}，图谱里没有找到足够相符的疾病，不能据此判断。"
+    "请到医院就诊，由医生检查；加重或出现新的不适请尽快就医。"
+)
+_ENOUGH = 0.8  # of the facts that a model's answer must say
 _ASK = "目前到了哪一步、有哪些选择、各有什么好处和风险、平时要注意什么、多久复查一次。"
 
 
@@ -53,7 +60,8 @@ class Answer:
             abstained, nothing being known; escalated to emergency care.
         text: the answer, without the disclaimer.
         facts: (subject, predicate, object) that it stands on.
-        unsupported: what it names and the facts do not support.
+        unsupported: what the model's answer named and the facts do not support.
+        worded_by: `model`, or `program`: the model was not asked, or its answer did not hold.
         subjects: what it is about, for a question that follows.
         prediction: the model's own answer, where one was asked.
     """
@@ -64,6 +72,7 @@ class Answer:
     unsupported: tuple[str, ...]
     subjects: tuple[str, ...]
     prediction: Prediction | None
+    worded_by: Literal["model", "program"] = "program"
 
 
 class Grounding:
@@ -98,7 +107,7 @@ class Grounding:
         return Prepared("answered", "", asked, found, None)
 
     def finish(self, prepared: Prepared, prediction: Prediction | None) -> Answer:
-        """The answer, with what the facts do not support named."""
+        """The answer: the model's own if it says the facts and nothing beside them, else the facts in plain words."""
         found = prepared.found
         subjects = found.subjects if found else ()
         if prediction is None or found is None:
@@ -106,7 +115,11 @@ class Grounding:
         question = prepared.example.question.content if prepared.example else ""
         check = check_answer(prediction.answer, found.facts, self.linker, question)
         unsupported = tuple(dict.fromkeys((*check.unsupported, *check.contradicted)))
-        return Answer(prepared.kind, prediction.answer, found.facts, unsupported, subjects, prediction)
+        holds = not unsupported and check.recall >= _ENOUGH and prediction.finish_reason != "length"
+        text = prediction.answer if holds else in_plain_words(found)
+        return Answer(
+            prepared.kind, text, found.facts, unsupported, subjects, prediction, "model" if holds else "program"
+        )
 
     def _without(self, found: Found) -> tuple[Kind, str]:
         """What to say where no facts answer."""
@@ -121,6 +134,18 @@ class Grounding:
         """Where the first subject is seen, as far as the graph knows."""
         line = next(filter(None, map(self.retriever.department, found.subjects)), None)
         return f"{line.about}的{line.word}是{line.listed}，可以到那里就诊。" if line else ""
+
+
+def in_plain_words(found: Found) -> str:
+    """The facts in a fixed sentence, without any model."""
+    said = "；".join(f"{line.about}的{line.word}{_verb(line.word)}{line.listed}" for line in found.lines)
+    may = f"根据{'、'.join(found.signs)}，可能是{'、'.join(found.subjects)}，也可能是别的病。" if found.signs else ""
+    urgent = URGENT if any(map(EMERGENCY.search, found.subjects)) else ""
+    return f"{may}{said}。以上为资料所载，不一定完整，请由医生判断。{urgent}"
+
+
+def _verb(word: str) -> str:
+    return "：" if word == "传染性" else "是" if word in ("就诊科室", "发病部位", "多发人群", "ICD-10编码") else "有"
 
 
 def answer_grounded(

@@ -126,8 +126,9 @@ def show_grounded(engine: Engine, generation: Generation, grounding: Grounding, 
         pieces.append(piece)
     print()
     answer = grounding.finish(prepared, engine.as_prediction(prepared.example, generation, "".join(pieces)))
-    if answer.unsupported:
-        print(f"〔注意：资料不支持回答中的：{'、'.join(answer.unsupported)}〕")
+    if answer.worded_by == "program":
+        why = f"资料不支持其中的{'、'.join(answer.unsupported)}" if answer.unsupported else "漏了资料里的内容"
+        print(f"更正：{answer.text}〔上面模型的回答{why}〕")
     return answer
 
 

@@ -17,8 +17,8 @@ class InferConfig:
         enable_thinking: for chat templates with a thinking switch; auto is as tuned, else as the template has it.
         instruct_dir: questions, {"instruction", "input"} or conversations; without it, four of our own.
         output_path: write the answers as Prediction records (JSON Lines) and generate in batches.
-        ground: answer from facts of the graph: red flags first, then facts into `input`, the answer checked against them;
-            where the graph has nothing, say so and refer.
+        ground: answer from facts of the graph: red flags first, then facts into `input`, the answer checked against
+            them; where the graph has nothing, say so and refer.
         graph: `cmekg`, a file written by `xinglin kg import`, or several joined by commas.
         max_new_tokens: longest answer in tokens.
         batch_size: answers generated at once when writing to output_path.

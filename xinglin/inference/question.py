@@ -58,9 +58,13 @@ _CERTAIN = {UNANSWERABLE: 0.2, "aliases": 0.6}
 _LIKELIER = 0.3  # how much, for the others
 _CLAUSE = re.compile("[。！？!?；;，,\n]")
 _ENOUGH = 12  # characters that a question takes
-_COMPARES = re.compile("区别|不同|异同|相同|一样|一致|差别|差在|差异|比较|对比|[分辨]不[清出]|区分|鉴别|重合|共同|分别|同一|一个科|两个科|一回事|各有|一个病")
+_COMPARES = re.compile(
+    "区别|不同|异同|相同|一样|一致|差别|差在|差异|比较|对比|[分辨]不[清出]|区分|鉴别|重合|共同|分别|同一|一个科|两个科|一回事|各有|一个病"
+)
 _FOLLOWS = re.compile("它|^(那|那么|还有|另外|再问)|[这该](个|种)?病|刚才|上面")
-_AGE = re.compile(r"(?P<number>\d{1,3}|[一二两三四五六七八九十]{1,3})个?(?P<unit>周岁|岁|月|天|周)(?!前|后|以前|以来|了)")
+_AGE = re.compile(
+    r"(?P<number>\d{1,3}|[一二两三四五六七八九十]{1,3})个?(?P<unit>周岁|岁|月|天|周)(?!前|后|以前|以来|了)"
+)
 _DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"两": 2}
 _CHILD = re.compile("宝宝|宝贝|孩子|小孩|娃|儿子|女儿|婴儿|小朋友|患儿|男婴|女婴|新生儿|孙子|孙女|外孙")
 _FEMALE = re.compile("女|妈|母亲|奶奶|姥姥|外婆|婆婆|姐|妹|老婆|媳妇|妻子|阿姨|姑|婶|月经|怀孕|大姨妈|老太太|孕妇")
@@ -139,7 +143,11 @@ def understand(text: str, mentions: Sequence[Mention]) -> Asked:
     for topic, words in _WORDS.items():
         if words.search(plain):
             likely[topic] += _CERTAIN.get(topic, _LIKELIER)
-    return Asked(dict(sorted(likely.items(), key=lambda one: -one[1])), bool(_COMPARES.search(plain)), bool(_FOLLOWS.search(plain)))
+    return Asked(
+        dict(sorted(likely.items(), key=lambda one: -one[1])),
+        bool(_COMPARES.search(plain)),
+        bool(_FOLLOWS.search(plain)),
+    )
 
 
 def _end(text: str) -> str:

@@ -191,7 +191,7 @@ class Retriever:
     def _compared(self, one: Entry, other: Entry, topic: str) -> tuple[Line, ...]:
         """What two diseases share and what not; side by side where that is no matter of lists."""
         if topic in ("symptoms", "causes"):
-            lines = compared(self._words, one, other, topic, SHARED, OWN)
+            lines = compared(self._words, (one, other), topic, (SHARED, OWN))
             if lines[0].objects:
                 return tuple(line for line in lines if line.objects)
         return self._line(one, topic, SHARED), self._line(other, topic, SHARED)
@@ -268,7 +268,7 @@ def _may_have(entry: Entry, who: Patient) -> bool:
     bearer = person(entry)
     if bearer is None:
         return True
-    child = bearer.unit != "岁" or bearer.high < 18  # noqa: PLR2004
-    grown = bearer.low >= 18 and (bearer.low, bearer.high) != (24, 65)  # noqa: PLR2004
+    child = bearer.unit != "岁" or bearer.high < 18
+    grown = bearer.low >= 18 and (bearer.low, bearer.high) != (24, 65)
     wrong_age = who.child is not None and (child if not who.child else grown)
     return not wrong_age and not (who.sex and who.sex not in bearer.sexes)
