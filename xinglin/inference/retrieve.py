@@ -6,11 +6,9 @@
 Only what the policy lets through is ever found; a subject or a topic that the graph has not gives nothing.
 """
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import resources
 
 from xinglin.dataset.clean import Entry, clean
@@ -27,6 +25,7 @@ from xinglin.knowledge.terms import normalize
 MIN_SIGNS = 2
 """Signs that a person must tell for a disease to be looked for."""
 _MOST = 2  # diseases named as possible
+_TELLING = 3  # signs from which diseases are named; fewer say nothing
 _ADVICE = ("department", "examinations")
 _ADVICE_OBJECTS = 3
 _CUT = re.compile("综合征|综合症|[症病炎癌瘤热疹疮痛]|性")  # right after a name: it is the beginning of another one
@@ -86,12 +85,6 @@ class Retriever:
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
         self._long = sorted(unknown, key=len, reverse=True)
-
-    @cached_property
-    def _weight(self) -> dict[str, float]:
-        """Sign → how telling it is: the logarithm of how few diseases show it."""
-        total = len(self._pool.diseases)
-        return {sign: math.log(total / len(names)) for sign, names in self._pool.showing.items()}
 
     def find(self, question: str, before: Sequence[str] = ()) -> Found:
         """What answers a question.
@@ -206,7 +199,7 @@ class Retriever:
         return tuple(self._line(entry, "icd10") for entry in coded[:2]) if len(coded) > 1 else ()
 
     def _complaints(self, signs: Sequence[str], who: Patient, asked: Asked) -> Found:
-        """What may lie behind complaints: the diseases that show the most telling of them."""
+        """What may lie behind complaints: the one or two diseases that show all of them."""
         fitting = self._fitting(signs, who)
         topic = asked.best(_OF_SIGNS)
         topic = "" if topic == "disease" else topic
@@ -224,16 +217,12 @@ class Retriever:
         )
 
     def _fitting(self, signs: Sequence[str], who: Patient) -> list[tuple[Entry, list[str]]]:
-        """The best diseases, with the signs that each shows; several where none is better than the others."""
-        score: dict[str, float] = {}
-        for sign in signs:
-            for name in self._pool.showing[sign]:
-                score[name] = score.get(name, 0.0) + self._weight[sign]
-        known = ((entry, self._shown(entry, signs)) for name in score if (entry := self._pool.by_name.get(name)))
-        able = [(entry, shown) for entry, shown in known if len(shown) >= MIN_SIGNS and _may_have(entry, who)]
-        able.sort(key=lambda one: (-score[one[0].name], -len(one[1]), len(one[0].raw.get("symptoms", ())), one[0].name))
-        best = [one for one in able if score[one[0].name] >= score[able[0][0].name] - 1e-9]
-        return best[:_MOST]
+        """The diseases that show every sign, with the signs; none where signs are few or many diseases show them."""
+        names = set.intersection(*(self._pool.showing[sign] for sign in signs))
+        known = ((entry, self._shown(entry, signs)) for name in names if (entry := self._pool.by_name.get(name)))
+        able = [(entry, shown) for entry, shown in known if len(shown) == len(signs) and _may_have(entry, who)]
+        best = sorted(able, key=lambda one: (len(one[0].raw.get("symptoms", ())), one[0].name))
+        return best if len(signs) >= _TELLING and len(best) <= _MOST else []
 
     def _shown(self, entry: Entry, signs: Iterable[str]) -> list[str]:
         return [one for one in signs if one in entry.objects("symptoms")]
@@ -270,5 +259,5 @@ def _may_have(entry: Entry, who: Patient) -> bool:
         return True
     child = bearer.unit != "岁" or bearer.high < 18
     grown = bearer.low >= 18 and (bearer.low, bearer.high) != (24, 65)
-    wrong_age = who.child is not None and (child if not who.child else grown)
+    wrong_age = (child and not who.child) or (grown and who.child)
     return not wrong_age and not (who.sex and who.sex not in bearer.sexes)
