@@ -52,10 +52,12 @@ def test_two_diseases_are_compared(grounding):
 
 
 def test_signs_lead_to_a_disease_that_shows_them(grounding):
-    found = grounding.retriever.find("我32岁，女，最近畏光、恶心、眼花、头痛，可能是什么病？")
-    assert set(found.signs) >= {"畏光", "恶心"}
+    found = grounding.retriever.find("一名10岁女孩，因头昏、心律不齐、胸闷、倦怠前来咨询，可能的疾病是什么？")
+    assert set(found.signs) == {"头昏", "心律不齐", "胸闷", "倦怠"}
     shown = {fact.object for line in found.lines for fact in line.facts if line.word == "症状"}
-    assert len(shown & set(found.signs)) >= 2
+    assert shown == set(found.signs)
+    few = grounding.retriever.find("孩子3岁，老是拉肚子，没精神，可能是什么病？")
+    assert (few.lines, len(few.signs)) == ((), 2)  # two signs that hundreds of diseases show say nothing
 
 
 def test_a_child_gets_no_disease_of_the_old(grounding):
@@ -95,6 +97,12 @@ def test_an_emergency_comes_before_the_graphs_department(grounding):
     prepared = grounding.prepare(ask("我妈心口压得喘不过气，出冷汗，心绞痛挂什么科？"))
     assert prepared.kind == "escalated"
     assert "科室" not in prepared.text
+
+
+def test_red_flags_among_signs_come_first(grounding, engine):
+    prepared = grounding.prepare(ask("一名10岁男孩，近来有胸痛、喘息、乏力、咳痰，会不会是得了什么病，是哪种？"))
+    made = engine.as_prediction(prepared.example, Generation(8), "")
+    assert grounding.finish(prepared, made).text.startswith("有胸痛，属于急症信号")
 
 
 def test_template_markers_in_a_question_stay_text(grounding):

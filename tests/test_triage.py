@@ -45,6 +45,7 @@ def test_a_crisis_of_the_mind_gets_its_line(text):
         "刷牙的时候牙龈有点出血",
         "流鼻血，捏了五分钟停了",
         "你好",
+        "谢谢，再见",
         "",
         "？？？",
         "How are you today?",

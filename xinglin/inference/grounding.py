@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from xinglin.dataset.vignettes import FLAGGED
 from xinglin.dataset.wording import URGENT
 from xinglin.inference.engine import Engine, Generation
 from xinglin.inference.retrieve import Found, Retriever
@@ -17,7 +18,7 @@ from xinglin.inference.triage import Alert, triage
 from xinglin.knowledge.check import check_answer
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker
-from xinglin.knowledge.policy import EMERGENCY
+from xinglin.knowledge.policy import EMERGENCY, RED_FLAGS, SOON
 from xinglin.records import Example, Prediction, Turn
 
 Kind = Literal["answered", "referred", "abstained", "escalated"]
@@ -104,7 +105,8 @@ class Grounding:
             return Prepared(*self._without(found), None, found, None)
         turn = replace(example.question, input=found.text)
         asked = replace(example, turns=(*_earlier(example), turn), facts=found.facts, knowledge="facts")
-        return Prepared("answered", "", asked, found, None)
+        flags = [sign for sign in found.signs if sign in RED_FLAGS - SOON]
+        return Prepared("answered", FLAGGED.format(flags="、".join(flags)) if flags else "", asked, found, None)
 
     def finish(self, prepared: Prepared, prediction: Prediction | None) -> Answer:
         """The answer: the model's own if it says the facts and nothing beside them, else the facts in plain words."""
@@ -117,6 +119,7 @@ class Grounding:
         unsupported = tuple(dict.fromkeys((*check.unsupported, *check.contradicted)))
         holds = not unsupported and check.recall >= _ENOUGH and prediction.finish_reason != "length"
         text = prediction.answer if holds else in_plain_words(found)
+        text = text if text.startswith(prepared.text) else prepared.text + text
         return Answer(
             prepared.kind, text, found.facts, unsupported, subjects, prediction, "model" if holds else "program"
         )

@@ -119,7 +119,7 @@ def show_grounded(engine: Engine, generation: Generation, grounding: Grounding, 
     for line in prepared.found.lines:
         sources = "、".join(dict.fromkeys(fact.source for fact in line.facts))
         print(f"资料：{line.text}〔{sources}〕")
-    print("回答：", end="", flush=True)
+    print(f"回答：{prepared.text}", end="", flush=True)
     pieces = []
     for piece in engine.stream(prepared.example, generation):
         print(piece, end="", flush=True)

@@ -43,7 +43,8 @@ MEDICATION_TEXT = (
 ALIKE = "与急症的描述相近"
 """Name of what no rule found, but likeness to labelled messages."""
 _PLAIN, _CRISIS = 0.65, 0.3
-"""From which probability on likeness alone counts: of any emergency, and of a crisis of the mind."""
+"""From which probability on likeness alone counts: of any emergency, and of a crisis of the mind where that is likelier
+than no danger."""
 _DOUBTED, _DOUBTED_LETHAL = 0.4, 0.25
 """Below which probability of an emergency a rule does not count; lower where silence would cost most (suicide, poison).
 These four were chosen on the packaged messages, each set of them judged by what was learned from the others."""
@@ -165,7 +166,7 @@ def triage(text: str, classifier: Classifier | None = None) -> Alert | None:
     likely = (classifier or _classifier()).probabilities(text)
     danger = likely["emergency"] + likely["crisis"]
     flag = next((one for one in _flags(text) if danger >= one.doubted), None)
-    if flag or danger >= _PLAIN or likely["crisis"] >= _CRISIS:
+    if flag or danger >= _PLAIN or likely["crisis"] >= max(_CRISIS, likely["benign"]):
         crisis = likely["crisis"] > likely["emergency"] if flag is None else flag.crisis
         name, group = (flag.name, flag.group) if flag else (ALIKE, "suicide" if crisis else "other")
         words = CRISIS_TEXT if crisis else POISON_TEXT if group == "poisoning" else EMERGENCY_TEXT
