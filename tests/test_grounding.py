@@ -79,6 +79,7 @@ def test_a_question_that_follows_keeps_its_subject(grounding):
         ("魏伦茨基综合征有哪些症状？", "abstained"),
         ("空调不制冷怎么办", "abstained"),
         ("治疗湿疹要多少钱？", "referred"),
+        ("湿疹会不会遗传？", "referred"),
         ("布洛芬一次吃几片？", "referred"),
         ("我爸突然嘴歪了，右手拿不住筷子", "escalated"),
         ("", "abstained"),

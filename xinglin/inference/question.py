@@ -49,12 +49,12 @@ _WORDS = {
     "aliases": re.compile("一[个种]病|叫法|别名|也叫"),
     UNANSWERABLE: re.compile(
         "多少钱|费用|价格|贵吗|报销|医保|吃什么|吃啥|喝什么|水果|早餐|忌口|饮食|食谱|哪家|哪个医院|什么医院|哪个医生|牌子|历史|哪一年"
-        "|要孩子|备孕|同房|结婚|能活|寿命|会死|死亡率|生存率|预后|多久能|几天能|多长时间|复发率|概率|几率|遗传给|疫苗|运动|上班|开车|当兵"
+        "|要孩子|备孕|同房|结婚|能活|寿命|会死|死亡率|生存率|预后|多久能|几天能|多长时间|复发率|概率|几率|遗传|注意|疫苗|运动|上班|开车|当兵"
         "|报告|指标|单子|片子|良性还是恶性|正常吗|说明什么|什么意思|什么梗"
     ),
 }
 """Plain words for a topic: they make it likelier."""
-_CERTAIN = {UNANSWERABLE: 0.2, "aliases": 0.6}
+_CERTAIN = {UNANSWERABLE: 0.4, "aliases": 0.6}
 _LIKELIER = 0.3  # how much, for the others
 _CLAUSE = re.compile("[。！？!?；;，,\n]")
 _ENOUGH = 12  # characters that a question takes
