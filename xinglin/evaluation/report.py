@@ -17,6 +17,22 @@ _FORMS = {
     "department": "科室",
     "complications": "并发症",
     "comparison": "两病比较",
+    "causes": "病因",
+    "treatment": "治疗方法",
+    "body_site": "部位",
+    "population": "人群",
+    "infectious": "传染",
+    "route": "传播途径",
+    "same_cause": "病因是否一致",
+    "same_department": "科室是否相同",
+    "verify_department": "核实科室",
+    "verify_alias": "核实别名",
+    "vignette_disease": "病例：疾病",
+    "vignette_department": "病例：科室",
+    "vignette_examinations": "病例：检查",
+    "vignette_treatment": "病例：治疗",
+    "exam_diseases": "检查查什么病",
+    "herb_effects": "中药功效",
 }
 NOTICE = "本页回答均为 AI 生成，仅供研究，不作诊疗依据；身体不适请就医，胸痛、意识不清、大出血等急症请立即拨打 120。"
 
