@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import xinglin.inference
-from xinglin.evaluation.statistics import proportion
+from xinglin.evaluation.statistics import mean_score
 from xinglin.inference.classify import Classifier
 from xinglin.inference.triage import Alert, label, triage
 from xinglin.knowledge.terms import normalize
@@ -52,8 +52,13 @@ def crosswise() -> Iterator[tuple[Row, Alert | None]]:
 
 def share(hits: int, total: int) -> dict[str, Any]:
     """A share with its counts and 95 % interval."""
-    low, high = proportion(hits, total)
-    return {"share": round(hits / total, 4), "hits": hits, "of": total, "interval": [round(low, 4), round(high, 4)]}
+    score = mean_score("share", [1.0] * hits + [0.0] * (total - hits))
+    return {
+        "share": round(score.value, 4),
+        "hits": hits,
+        "of": total,
+        "interval": [round(score.low, 4), round(score.high, 4)],
+    }
 
 
 def main() -> None:

@@ -44,11 +44,3 @@ def paired_difference(
 ) -> Score:
     """(sum(ours) − sum(theirs)) / sum(wholes) on the same questions, with its 95 % interval."""
     return ratio_score(metric, [a - b for a, b in zip(ours, theirs, strict=True)], wholes, label=label)
-
-
-def proportion(hits: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927)."""
-    z, share = 1.96, hits / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * ((share * (1 - share) + z * z / (4 * total)) / total) ** 0.5 / (1 + z * z / total)
-    return middle - half, middle + half

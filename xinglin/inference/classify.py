@@ -5,10 +5,6 @@ Rules say why, examples reach further: people find more ways of saying a thing t
 
 from collections.abc import Sequence
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-
 _LONGEST = 3  # characters of an n-gram
 _TRUST = 20.0  # inverse of the regularisation, in scikit-learn's sense
 
@@ -22,6 +18,11 @@ class Classifier:
     """
 
     def __init__(self, texts: Sequence[str], labels: Sequence[str]) -> None:
+        # imported only here: it takes a second, and nothing else needs it
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
         grams = TfidfVectorizer(analyzer="char", ngram_range=(1, _LONGEST), sublinear_tf=True)
         learner = LogisticRegression(C=_TRUST, class_weight="balanced", max_iter=2000)
         self._model = make_pipeline(grams, learner).fit(list(texts), list(labels))

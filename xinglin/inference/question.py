@@ -61,7 +61,6 @@ _ENOUGH = 12  # characters that a question takes
 _COMPARES = re.compile(
     "区别|不同|异同|相同|一样|一致|差别|差在|差异|比较|对比|[分辨]不[清出]|区分|鉴别|重合|共同|分别|同一|一个科|两个科|一回事|各有|一个病"
 )
-_FOLLOWS = re.compile("它|^(那|那么|还有|另外|再问)|[这该](个|种)?病|刚才|上面")
 _AGE = re.compile(
     r"(?P<number>\d{1,3}|[一二两三四五六七八九十]{1,3})个?(?P<unit>周岁|岁|月|天|周)(?!前|后|以前|以来|了)"
 )
@@ -93,12 +92,10 @@ class Asked:
         topics: names of `ANSWERABLE`, `aliases`, `disease` (which one may it be) or `UNANSWERABLE`, with their
             probabilities, the likeliest first.
         comparison: it asks what two things share, or what parts them.
-        follow_up: it speaks of something said before (它, 这个病).
     """
 
     topics: dict[str, float]
     comparison: bool
-    follow_up: bool
 
     def best(self, able: Sequence[str]) -> str:
         """The likeliest of some topics."""
@@ -146,7 +143,6 @@ def understand(text: str, mentions: Sequence[Mention]) -> Asked:
     return Asked(
         dict(sorted(likely.items(), key=lambda one: -one[1])),
         bool(_COMPARES.search(plain)),
-        bool(_FOLLOWS.search(plain)),
     )
 
 

@@ -21,6 +21,7 @@ from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker, Mention, negations
 from xinglin.knowledge.policy import ANSWERABLE, SUBJECT_TYPE
 from xinglin.knowledge.terms import normalize
+from xinglin.knowledge.vocabulary import read_lay_terms
 
 MIN_SIGNS = 2
 """Signs that a person must tell for a disease to be looked for."""
@@ -51,14 +52,12 @@ class Found:
         subjects: what the question is about, by the graph's names.
         topics: what was looked up.
         signs: what a person complains of, where a disease had to be looked for.
-        asked: what the question asks for.
     """
 
     lines: tuple[Line, ...]
     subjects: tuple[str, ...]
     topics: tuple[str, ...]
     signs: tuple[str, ...]
-    asked: Asked
 
     @property
     def text(self) -> str:
@@ -104,7 +103,7 @@ class Retriever:
         if not told:
             named = list(before)
         if asked.unanswerable:
-            return Found((), tuple(named), (UNANSWERABLE,), tuple(signs), asked)
+            return Found((), tuple(named), (UNANSWERABLE,), tuple(signs))
         if not named and len(signs) >= MIN_SIGNS:
             return self._complaints(signs, patient(text), asked)
         return self._about(named, told, asked)
@@ -112,19 +111,19 @@ class Retriever:
     def _about(self, named: Sequence[str], told: Sequence[Mention], asked: Asked) -> Found:
         """What the graph says of the subjects that a question names."""
         if not named:
-            return Found((), (), (), (), asked)
+            return Found((), (), (), ())
         entries = [self._pool.by_name[name] for name in named]
         kinds = {entry.kind for entry in entries}
         topic = asked.best([one for one in _TOPICS if SUBJECT_TYPE.get(one, "disease") in kinds])
         if asked.topics[topic] < _ASKED:
-            return Found((), tuple(named), (), (), asked)
+            return Found((), tuple(named), (), ())
         if len(entries) > 1 and asked.comparison:
             entries = entries[:2]
         else:  # what is asked about stands nearest to the question
             having = [entry for entry in entries if entry.objects(topic)]
             entries = [(having or entries)[-1]]
         names = tuple(entry.name for entry in entries)
-        return Found(self._answering(entries, topic, told), names, (topic,), (), asked)
+        return Found(self._answering(entries, topic, told), names, (topic,), ())
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
@@ -212,9 +211,7 @@ class Retriever:
                 for one in wanted
                 if entry.objects(one)
             ]
-        return Found(
-            tuple(lines), tuple(entry.name for entry, _ in fitting), (topic or "disease",), tuple(signs), asked
-        )
+        return Found(tuple(lines), tuple(entry.name for entry, _ in fitting), (topic or "disease",), tuple(signs))
 
     def _fitting(self, signs: Sequence[str], who: Patient) -> list[tuple[Entry, list[str]]]:
         """The diseases that show every sign, with the signs; none where signs are few or many diseases show them."""
@@ -241,9 +238,8 @@ def _runs(text: str, told: Sequence[Mention]) -> list[list[Mention]]:
 
 def _lay_names() -> dict[str, str]:
     """What people call diseases and signs → the graph's name; for questions alone, never for checking answers."""
-    lines = resources.files("xinglin.inference").joinpath("lay_names.tsv").read_text("utf-8").splitlines()
-    pairs = (line.split("\t") for line in lines if line and not line.startswith("#"))
-    return {normalize(name): normalize(entity) for name, entity in pairs}
+    with resources.as_file(resources.files("xinglin.inference").joinpath("lay_names.tsv")) as path:
+        return {name: entity for name, (entity, _) in read_lay_terms(path).items()}
 
 
 def _whole(text: str, one: Mention) -> bool:
