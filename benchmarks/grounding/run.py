@@ -20,7 +20,8 @@ from xinglin.dataset.wording import MAX_OBJECTS, load_wording
 from xinglin.evaluation.controls import with_turns_before, worked_examples
 from xinglin.evaluation.questions import without_knowledge
 from xinglin.evaluation.statistics import mean_score, ratio_score
-from xinglin.inference.engine import Engine, Generation, load_engine
+from xinglin.inference.engine import Engine, load_engine
+from xinglin.inference.generation import Generation
 from xinglin.inference.grounding import Answer, Grounding, answer_grounded, in_plain_words
 from xinglin.inference.retrieve import Retriever
 from xinglin.knowledge.check import check_answer
