@@ -28,16 +28,9 @@ def test_the_flags_of_finetune_and_infer():
     ]
     assert flags(InferConfig) == [
         *("--base_model", "--use_lora", "--lora_weights", "--prompt_template", "--enable_thinking", "--instruct_dir"),
-        *(
-            "--output_path",
-            "--ground",
-            "--graph",
-            "--max_new_tokens",
-            "--batch_size",
-            "--precision",
-            "--load_4bit",
-            "--load_8bit",
-        ),
+        *("--output_path", "--ground", "--graph", "--knowledge", "--max_new_tokens", "--temperature", "--top_p"),
+        *("--repetition_penalty", "--seed", "--batch_size", "--batch_tokens", "--backend", "--precision"),
+        *("--load_4bit", "--load_8bit"),
     ]
 
 

@@ -8,7 +8,8 @@ import torch
 from xinglin.backbone import Precision
 from xinglin.errors import UserError
 from xinglin.inference.chat import Chat
-from xinglin.inference.engine import Generation, load_engine
+from xinglin.inference.engine import load_engine
+from xinglin.inference.generation import Generation
 from xinglin.inference.grounding import Grounding, answer_grounded
 from xinglin.inference.options import ChatConfig
 from xinglin.inference.question import patient, understand
@@ -142,7 +143,7 @@ def test_what_is_asked_for_is_told():
 
 
 def test_talking(grounding, engine, tmp_path, capsys):
-    talk = Chat(ChatConfig("", max_new_tokens=4), engine, ground=True)
+    talk = Chat(ChatConfig("", max_new_tokens=4), {"": engine}, "", ground=True)
     talk._grounding = grounding
     talk.ask("湿疹有哪些症状？")
     talk.ask("那要挂什么科？")

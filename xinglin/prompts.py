@@ -34,6 +34,8 @@ KNOWLEDGE = "资料：\n"
 RUN_FILE = "xinglin.json"
 """Every folder that a run wrote has it."""
 TEMPLATE_FILE, CHAT_FILE = "prompt_template.json", "chat_template.jinja"
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+"""Control characters, and those that nobody sees or that turn the direction of writing."""
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
@@ -65,6 +67,13 @@ class PromptTemplate:
     description: str = ""
     end = ""
     whole = False
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What begins a part of a turn: no answer goes on past it, and no question may bring it along."""
+        heads = re.split(r"\{instruction\}|\{input\}", self.prompt_input)
+        named = [line.strip() for head in heads for line in head.split("\n") if line.strip()]
+        return tuple(("\n" if "\n" in self.prompt_no_input else " ") + name for name in dict.fromkeys(named))
 
     def user(self, turn: Turn) -> str:
         """The text of one user turn, up to where the answer begins."""
@@ -148,6 +157,7 @@ class ChatPrompt:
     source: str
     thinking: bool | None = None
     whole = True
+    marks = ()  # its turns are parted by special tokens
 
     def texts(self, turns: Sequence[Turn]) -> list[list[Piece]]:
         """Render a conversation.
@@ -249,7 +259,7 @@ class ChatPrompt:
 
 
 Prompt = PromptTemplate | ChatPrompt
-"""How conversations become text. `texts`, `end` and `whole` are all that encoding needs."""
+"""How conversations become text. `texts`, `end` and `whole` are all that encoding needs; `marks` tell turns apart."""
 
 _PROBE = (Turn("user", "甲"), Turn("assistant", "乙"))
 
@@ -257,6 +267,25 @@ _PROBE = (Turn("user", "甲"), Turn("assistant", "乙"))
 def prompt_text(prompt: Prompt, turns: Sequence[Turn]) -> str:
     """The text before the next answer, as shown to people."""
     return "".join(piece.text for piece in prompt.texts(turns)[-1])
+
+
+def disarmed(turn: Turn, marks: Sequence[str]) -> Turn:
+    """A user's turn that cannot end itself: marks in it are broken by a space, control characters are gone.
+
+    Args:
+        marks: of the prompt, and the texts of the base's special tokens.
+    """
+    if turn.role != "user":
+        return turn
+
+    def safe(text: str) -> str:
+        text = "\n" + _CONTROL.sub("", text)
+        for mark in marks:
+            cut = len(mark) - len(mark.lstrip()) + 1
+            text = text.replace(mark, f"{mark[:cut]} {mark[cut:]}")
+        return text[1:]
+
+    return replace(turn, content=safe(turn.content), input=safe(turn.input))
 
 
 def with_knowledge(turn: Turn) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BufferedReader
@@ -89,6 +89,9 @@ class Prediction:
     """One answer, with everything needed to ask for it again.
 
     Attributes:
+        prompt: what the model was given; empty where none was asked.
+        finish_reason: `stop`, `length` (cut at max_new_tokens) or `repetition` (cut, since it went round in circles).
+        question: what was asked, with the knowledge that came along.
         kind: of a grounded answer: answered, referred, abstained or escalated; of the last three no model was asked.
         unsupported: what a grounded answer names beyond its facts.
     """
@@ -104,6 +107,7 @@ class Prediction:
     seconds: float = 0.0
     kind: str = ""
     unsupported: tuple[str, ...] = ()
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,13 @@ def from_alpaca(record: dict[str, Any], where: str, *, need_output: bool = True)
     return Example(id=where, turns=turns)
 
 
-def read_json_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_json_records(
+    path: str | Path, broken: Callable[[str, str], None] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (`file:line` or `file, record N`, record) from a JSON list or JSON Lines file, holding one at a time.
+
+    Args:
+        broken: is told (where, why) of each line of JSON Lines that is no object, in place of an error.
 
     Raises:
         UserError: no such file, not UTF-8, broken or cut-off JSON (with its line), a line or element over
@@ -168,12 +177,23 @@ def read_json_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if line.strip():
                 where = f"{path}:{number}"
                 try:
-                    value = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
-                except (ValueError, RecursionError):
-                    raise UserError(f"{where}: not valid JSON ({_TOO_MUCH})") from None
-                yield where, _object(value, where)
+                    record = _line_object(line, where)
+                except UserError as error:
+                    if broken is None:
+                        raise
+                    broken(where, str(error).removeprefix(f"{where}: "))
+                    continue
+                yield where, record
+
+
+def _line_object(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{where}: not valid JSON ({_TOO_MUCH})") from None
+    return _object(value, where)
 
 
 def open_data(path: Path) -> BufferedReader:

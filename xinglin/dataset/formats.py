@@ -101,11 +101,12 @@ _TEXTS = {
 }
 
 
-def detect(path: str | Path, *, need_output: bool = True) -> Format:
+def detect(path: str | Path, *, need_output: bool = True, broken: Callable[[str, str], None] | None = None) -> Format:
     """Find a file's format from its content, never from its name.
 
     Args:
-        need_output: a table must have an answer column.
+        need_output: a table must have an answer column; an alpaca record its output.
+        broken: given, a line that is no record at all is passed over.
 
     Raises:
         UserError: unreadable, empty, no known keys, or a table without a question or an answer column.
@@ -119,7 +120,8 @@ def detect(path: str | Path, *, need_output: bool = True) -> Format:
         return _detect_table(path, need_output)
     container = "list" if start == b"[" else "lines"
     keys: list[str] = []
-    for _, record in islice(read_json_records(path), 20):  # the first may be the one that is broken
+    passed_over = broken and (lambda where, why: None)  # they are told of when they are read
+    for _, record in islice(read_json_records(path, passed_over), 20):  # the first may be the one that is broken
         # a full record first: it may have any other key too
         for name, key in (("records", "turns"), ("sharegpt", "conversations"), ("messages", "messages")):
             if key in record:
@@ -166,7 +168,12 @@ def _columns(columns: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
 
 
 def read(
-    path: str | Path, fmt: Format | None = None, *, strict: bool = True, need_output: bool = True
+    path: str | Path,
+    fmt: Format | None = None,
+    *,
+    strict: bool = True,
+    need_output: bool = True,
+    broken: Callable[[str, str], None] | None = None,
 ) -> Iterator[Row]:
     """Read a file of any format, holding one record at a time.
 
@@ -174,15 +181,17 @@ def read(
         fmt: the file's format where it is known already.
         strict: stop at a record that cannot be used; else it is yielded with `problem` and without `example`.
         need_output: an answer must be there (training); a bare question will do for inference.
+        broken: is told (where, why) of each line that is no record at all (broken JSON, a table's row with too many
+            fields), in place of an error.
 
     Raises:
         UserError: the file cannot be read as a whole (encoding, broken JSON or CSV, no records), or, when
             `strict`, a record cannot be used.
     """
     path = Path(path)
-    fmt = fmt or detect(path, need_output=need_output)
+    fmt = fmt or detect(path, need_output=need_output, broken=broken)
     row = None
-    for where, raw in _table(path, fmt) if fmt.container == "csv" else read_json_records(path):
+    for where, raw in _table(path, fmt, broken) if fmt.container == "csv" else read_json_records(path, broken):
         row = _row(where, raw, fmt, need_output)
         if strict and row.problem:
             raise UserError(f"{where}: {row.problem}")
@@ -259,10 +268,16 @@ def _usable(example: Example, where: str, need_output: bool) -> Example:
     return example
 
 
-def _table(path: Path, fmt: Format) -> Iterator[tuple[str, dict[str, Any]]]:
+def _table(
+    path: Path, fmt: Format, broken: Callable[[str, str], None] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     for line, cells in islice(read_table(path, fmt.delimiter), 1, None):
         if len(cells) != len(fmt.columns):
-            raise UserError(f"{path}:{line}: has {len(cells)} fields, the header {len(fmt.columns)}")
+            why = f"has {len(cells)} fields, the header {len(fmt.columns)}"
+            if broken is None:
+                raise UserError(f"{path}:{line}: {why}")
+            broken(f"{path}:{line}", why)
+            continue
         yield f"{path}:{line}", dict(zip(fmt.columns, cells, strict=True))
 
 

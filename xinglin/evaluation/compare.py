@@ -20,7 +20,8 @@ from xinglin.evaluation.options import CompareConfig
 from xinglin.evaluation.questions import report_questions, unseen_questions, without_knowledge
 from xinglin.evaluation.report import Report, write_report
 from xinglin.evaluation.statistics import mean_score, paired_difference, ratio_score
-from xinglin.inference.engine import Engine, Generation, load_engine, require_tuned
+from xinglin.inference.engine import Engine, load_engine, require_tuned
+from xinglin.inference.generation import Generation
 from xinglin.knowledge.check import AnswerCheck, check_answer
 from xinglin.knowledge.graph import load_cmekg
 from xinglin.knowledge.link import Linker

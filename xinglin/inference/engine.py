@@ -2,66 +2,108 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from queue import Queue
 from threading import Thread
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import DynamicCache, TextIteratorStreamer
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 
 from xinglin.backbone import Precision, agree, find_base, load_base
 from xinglin.dataset.encode import Encoding
-from xinglin.prompts import RUN_FILE, Prompt, choose_thinking, open_prompt, prompt_text, stored_prompt
-from xinglin.records import Example, Prediction
+from xinglin.errors import UserError
+from xinglin.inference.generation import Drawing, Ending, Generation, before_marks, stored_generation
+from xinglin.prompts import (
+    RUN_FILE,
+    Prompt,
+    choose_thinking,
+    disarmed,
+    open_prompt,
+    prompt_text,
+    stored_prompt,
+    with_knowledge,
+)
+from xinglin.records import Example, Prediction, Turn
 from xinglin.tokenizer import Tokenizer, load_tokenizer
-from xinglin.tuning.methods import adapter_settings, put_on
+from xinglin.tuning.methods import Beside, adapter_settings, is_bottleneck, put_on
 
 log = logging.getLogger(__name__)
 
 _WORTH_SHARING = 64
 """Tokens that a common prefix must have for being run apart; the preface of a template is not worth a pass."""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How answers are made: greedy, so that the same question gets the same answer."""
-
-    max_new_tokens: int = 256
-
-    def record(self) -> dict[str, Any]:
-        """As stored with a Prediction."""
-        return {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+BATCH_TOKENS = 16_384
+"""Tokens of a batch, answers included. In bf16 their keys and values take 0.4 GB of the default base, 9 GB of a LLaMA
+7B."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model ready to answer. Build it with `load_engine`."""
+    """A model ready to answer. Build it with `load_engine`, or several on one base with `load_engines`.
+
+    Attributes:
+        generation: the settings stored with the weights.
+        activate: makes this engine's adapter the active one, where several share a base.
+    """
 
     model: Any
     encoding: Encoding
     base: str
     adapter: str
+    generation: Generation = field(default_factory=Generation)
+    activate: Callable[[], None] = lambda: None
 
     @cached_property
     def stops(self) -> tuple[int, ...]:
-        """Ids that end an answer: the prompt's own, EOS, and what the base says of itself."""
+        """Ids that end an answer: the prompt's own, EOS, what the base says of itself, and what parts turns."""
+        inner = self.encoding.tokenizer.inner
         own = self.model.generation_config.eos_token_id
         listed = own if isinstance(own, list) else [own] if own is not None else []
-        return tuple(dict.fromkeys((self.encoding.end_id, self.encoding.tokenizer.eos_id, *listed)))
+        parting = [token for token in self.encoding.prompt((Turn("user", "甲"),)) if token in inner.all_special_ids]
+        return tuple(dict.fromkeys((self.encoding.end_id, self.encoding.tokenizer.eos_id, *listed, *parting)))
 
-    def answer(self, examples: Sequence[Example], generation: Generation, batch_size: int = 16) -> Iterator[Prediction]:
+    @cached_property
+    def _marks(self) -> tuple[str, ...]:
+        """What no question may bring along: marks of turns, special tokens."""
+        return (*self.encoding.template.marks, *self.encoding.tokenizer.inner.all_special_tokens)
+
+    def prompt(self, example: Example) -> list[int]:
+        """Ids up to the answer to an example's last question.
+
+        Raises:
+            UserError: they leave no room for an answer.
+        """
+        ids = self.encoding.prompt(self._asked(example))
+        room: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if room and len(ids) >= room:
+            raise UserError(f"{example.id}: the question takes {len(ids)} tokens, the base {room}; shorten it")
+        return ids
+
+    def answer(
+        self,
+        examples: Sequence[Example],
+        generation: Generation,
+        batch_size: int = 32,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> Iterator[Prediction]:
         """Answer the last question of each example, in batches of prompts of similar length.
 
         Predictions come as batches finish, not in the order asked; their ids tell them apart.
+
+        Args:
+            batch_size: most questions in a batch.
+            batch_tokens: most tokens in a batch, the answers' room counted; a question alone may take more.
+
+        Raises:
+            UserError: as `prompt`.
         """
-        asked = [(example, self.encoding.prompt(_question(example))) for example in examples]
-        asked.sort(key=lambda pair: -len(pair[1]))
-        for start in range(0, len(asked), batch_size):
-            group = asked[start : start + batch_size]
+        asked = [(example, self.prompt(example)) for example in examples]
+        for group in _batches(asked, batch_size, batch_tokens, generation.max_new_tokens):
             began = time.perf_counter()
             answers = self._generate([ids for _, ids in group], generation)
             seconds = (time.perf_counter() - began) / len(group)
@@ -69,24 +111,43 @@ class Engine:
                 yield self.as_prediction(example, generation, text, reason, seconds)
 
     def stream(self, example: Example, generation: Generation) -> Iterator[str]:
-        """The answer to one example, in pieces as they are made."""
-        streamer = TextIteratorStreamer(self.encoding.tokenizer.inner, skip_prompt=True, skip_special_tokens=True)
-        ids_BT = torch.tensor([self.encoding.prompt(_question(example))], device=self.model.device)
+        """The answer to one example, in pieces as they are made; together they are what `answer` gives.
+
+        Raises:
+            UserError: as `prompt`.
+        """
+        streamer, ids = _TokenStream(), self.prompt(example)
+        made: list[tuple[str, str]] = []
         failures: list[Exception] = []
 
         def work() -> None:
             try:
-                self._run(ids_BT, torch.ones_like(ids_BT), generation, streamer)
+                made.extend(self._generate([ids], generation, streamer))
             except Exception as error:
                 failures.append(error)
-                streamer.end()  # else the reader below waits for ever
+            streamer.end()  # else the reader below waits for ever
 
         thread = Thread(target=work, daemon=True)
         thread.start()
-        yield from streamer
+        shown = ""
+        for so_far in streamer.prefixes():
+            text = self._certain(so_far)
+            if text.startswith(shown) and text != shown:
+                yield text[len(shown) :]
+                shown = text
         thread.join()
         if failures:
             raise failures[0]
+        yield made[0][0][len(shown) :]
+
+    def _certain(self, ids: list[int]) -> str:
+        """What of an unfinished answer will stay: no half character, no blank at its end, no beginning of a mark."""
+        end = next((place for place, token in enumerate(ids) if token in self.stops), len(ids))
+        text = before_marks(self.encoding.tokenizer.decode(ids[:end]), self.encoding.template.marks)
+        text = text.strip().rstrip("\ufffd")
+        begun = [mark[:n] for mark in self.encoding.template.marks for n in range(1, len(mark))]
+        cut = max((len(one) for one in begun if text.endswith(one)), default=0)
+        return text[: len(text) - cut].rstrip()
 
     def as_prediction(
         self, example: Example, generation: Generation, text: str, reason: str = "stop", seconds: float = 0.0
@@ -94,7 +155,7 @@ class Engine:
         """An answer to the last question of an example, as a record."""
         return Prediction(
             id=example.id,
-            prompt=prompt_text(self.encoding.template, _question(example)),
+            prompt=self.prompt_text(example),
             answer=text,
             model=self.base,
             adapter=self.adapter,
@@ -102,9 +163,21 @@ class Engine:
             facts=example.facts if example.question.input else (),
             finish_reason=reason,
             seconds=round(seconds, 3),
+            question=with_knowledge(example.question),
         )
 
-    def _generate(self, prompts: list[list[int]], generation: Generation) -> list[tuple[str, str]]:
+    def prompt_text(self, example: Example) -> str:
+        """What is asked, as text."""
+        return prompt_text(self.encoding.template, self._asked(example))
+
+    def _asked(self, example: Example) -> tuple[Turn, ...]:
+        """The turns up to the last question, none of which can break the prompt."""
+        turns = example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
+        return tuple(disarmed(turn, self._marks) for turn in turns)
+
+    def _generate(
+        self, prompts: list[list[int]], generation: Generation, streamer: Any = None
+    ) -> list[tuple[str, str]]:
         """(text, finish reason) of each prompt.
 
         What all prompts begin with is run once; the rest is padded on the left, so that all answers begin together.
@@ -114,13 +187,28 @@ class Engine:
         longest = max(map(len, prompts))
         pad = self.encoding.tokenizer.pad_id
         device = self.model.device
-        ids = [p[:shared] + [pad] * (longest - len(p)) + p[shared:] for p in prompts]
+        ids_BT = torch.tensor([p[:shared] + [pad] * (longest - len(p)) + p[shared:] for p in prompts], device=device)
         mask = [[1] * shared + [0] * (longest - len(p)) + [1] * (len(p) - shared) for p in prompts]
+        self.activate()
         cache = self._prefix_cache(prompts[0][:shared], len(prompts)) if shared else None
-        made_BT = self._run(
-            torch.tensor(ids, device=device), torch.tensor(mask, device=device), generation, cache=cache
-        )
-        return [self._ended(new.tolist()) for new in made_BT[:, longest:]]
+        ending = Ending(longest, self.stops, self.encoding.template.marks, self.encoding.tokenizer.decode)
+        drawing = LogitsProcessorList([Drawing(generation, prompts)] if generation.temperature else [])
+        with torch.inference_mode():
+            made_BT = self.model.generate(
+                input_ids=ids_BT,
+                attention_mask=torch.tensor(mask, device=device),
+                max_new_tokens=generation.max_new_tokens,
+                do_sample=False,
+                repetition_penalty=generation.repetition_penalty,
+                use_cache=True,
+                pad_token_id=pad,
+                eos_token_id=list(self.stops),
+                logits_processor=drawing,
+                stopping_criteria=StoppingCriteriaList([ending]),
+                streamer=streamer,
+                past_key_values=cache,
+            )
+        return [self._ended(new.tolist(), ending.reasons.get(row)) for row, new in enumerate(made_BT[:, longest:])]
 
     @torch.inference_mode()
     def _prefix_cache(self, prefix: list[int], copies: int) -> DynamicCache:
@@ -135,31 +223,50 @@ class Engine:
         cache.batch_repeat_interleave(copies)
         return cache
 
-    def _ended(self, ids: list[int]) -> tuple[str, str]:
-        end = next((place for place, token in enumerate(ids) if token in self.stops), None)
-        return self.encoding.tokenizer.decode(ids[:end]).strip(), "length" if end is None else "stop"
+    def _ended(self, ids: list[int], ended: tuple[int, str] | None) -> tuple[str, str]:
+        length, reason = ended or (len(ids), "length")
+        text = self.encoding.tokenizer.decode(ids[:length])
+        return before_marks(text, self.encoding.template.marks).strip(), reason
 
-    @torch.inference_mode()
-    def _run(
-        self,
-        ids_BT: torch.Tensor,
-        mask_BT: torch.Tensor,
-        generation: Generation,
-        streamer: Any = None,
-        cache: DynamicCache | None = None,
-    ) -> Any:
-        tokenizer = self.encoding.tokenizer
-        return self.model.generate(
-            input_ids=ids_BT,
-            attention_mask=mask_BT,
-            max_new_tokens=generation.max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=list(self.stops),
-            pad_token_id=tokenizer.pad_id,
-            streamer=streamer,
-            past_key_values=cache,
-        )
+
+class _TokenStream(BaseStreamer):  # type: ignore[misc]
+    """Hands on the tokens of one row as they are made."""
+
+    def __init__(self) -> None:
+        self._queue: Queue[list[int] | None] = Queue()
+        self._prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take what `generate` made; the prompt comes first and is left out."""
+        if self._prompt_seen:
+            self._queue.put(value.flatten().tolist())
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._queue.put(None)
+
+    def prefixes(self) -> Iterator[list[int]]:
+        """All ids so far, each time there are more."""
+        ids: list[int] = []
+        while (new := self._queue.get()) is not None:
+            ids += new
+            yield ids
+
+
+def _batches(
+    asked: list[tuple[Example, list[int]]], batch_size: int, batch_tokens: int, answer: int
+) -> Iterator[list[tuple[Example, list[int]]]]:
+    """Prompts of similar length together, the longest first."""
+    group: list[tuple[Example, list[int]]] = []
+    for one in sorted(asked, key=lambda pair: -len(pair[1])):
+        full = len(group) == batch_size or (group and (len(group) + 1) * (len(group[0][1]) + answer) > batch_tokens)
+        if full:
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
 
 
 def _common_prefix(prompts: list[list[int]]) -> int:
@@ -167,11 +274,6 @@ def _common_prefix(prompts: list[list[int]]) -> int:
     first, last = min(prompts), max(prompts)
     limit = min(map(len, prompts)) - 1
     return next((n for n in range(limit) if first[n] != last[n]), limit)
-
-
-def _question(example: Example) -> tuple[Any, ...]:
-    """The turns up to the last question."""
-    return example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
 
 
 def load_engine(
@@ -182,7 +284,7 @@ def load_engine(
     quantization: str = "",
     thinking: str = "auto",
 ) -> Engine:
-    """Load a base and, unless `adapter` is empty, put the adapter on.
+    """Load a base and, unless `adapter` is empty, put the adapter on; a LoRA is folded in where that can be.
 
     Args:
         adapter: what `finetune` wrote; a whole model (method full) takes the base's place.
@@ -193,18 +295,65 @@ def load_engine(
     Raises:
         UserError: base or adapter missing or not fitting each other, unknown prompt.
     """
-    if holds_whole_model(adapter):
-        base_model, adapter = adapter, ""
-    elif adapter:
-        adapter_settings(adapter)
-    found = find_base(base_model)
-    tokenizer = load_tokenizer(found)
-    prompt = choose_thinking(_prompt(template, adapter or found, tokenizer), thinking)
-    model = load_base(base_model, precision, quantization=quantization)
-    agree(model, tokenizer)
+    base_model, adapter = adapter_or_base(base_model, adapter)
+    tokenizer = load_tokenizer(find_base(base_model))
+    prompt = prompt_for(base_model, adapter, template, thinking, tokenizer)
+    model = _base(base_model, precision, quantization, tokenizer)
     if adapter:
         model = _fold(put_on(model, adapter, base_model), quantization)
-    return Engine(model.eval(), Encoding(tokenizer, prompt), base_model, adapter)
+    generation = stored_generation(adapter or base_model)
+    return Engine(model.eval(), Encoding(tokenizer, prompt), base_model, adapter, generation)
+
+
+def load_engines(
+    base_model: str,
+    adapters: Sequence[str],
+    template: str,
+    precision: Precision,
+    quantization: str = "",
+    thinking: str = "auto",
+) -> list[Engine]:
+    """Load a base once, and an engine for each adapter beside it; asking another engine switches, nothing is reloaded.
+
+    An adapter beside its base takes two matmuls more a layer than one that `load_engine` folds in.
+
+    Args:
+        adapters: folders of LoRA or bottleneck adapters; an empty string is the plain base.
+
+    Raises:
+        UserError: as `load_engine`, or a whole model among the adapters.
+    """
+    for adapter in filter(None, adapters):
+        if holds_whole_model(adapter):
+            raise UserError(f"{adapter}: is a whole model, which stands beside no other; ask it by itself")
+        adapter_settings(adapter)
+    tokenizer = load_tokenizer(find_base(base_model))
+    prompts = [prompt_for(base_model, adapter, template, thinking, tokenizer) for adapter in adapters]
+    base = _base(base_model, precision, quantization, tokenizer)
+    beside = Beside(base, base_model)
+    # every LoRA first: what a LoRA tunes is found by names, among which there must be none of another adapter's
+    for adapter in sorted(filter(None, adapters), key=is_bottleneck):
+        beside.add(adapter)
+    beside.activate("")
+    return [
+        Engine(
+            base.eval(),
+            Encoding(tokenizer, prompt),
+            base_model,
+            adapter,
+            stored_generation(adapter),
+            partial(beside.activate, adapter),
+        )
+        for adapter, prompt in zip(adapters, prompts, strict=True)
+    ]
+
+
+def _base(base_model: str, precision: Precision, quantization: str, tokenizer: Tokenizer) -> Any:
+    """The base, which generates as it is told and not by settings of its own (a repetition penalty, say)."""
+    model = load_base(base_model, precision, quantization=quantization)
+    agree(model, tokenizer)
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
+    return model
 
 
 def require_tuned(folder: str) -> None:
@@ -222,13 +371,31 @@ def holds_whole_model(folder: str) -> bool:
     return bool(folder) and all((Path(folder) / name).is_file() for name in ("config.json", RUN_FILE))
 
 
-def _prompt(asked: str, stored: str, tokenizer: Tokenizer) -> Prompt:
-    """The prompt asked for, with a warning where weights were tuned with another."""
+def adapter_or_base(base_model: str, adapter: str) -> tuple[str, str]:
+    """(base, adapter) as they are to be loaded: a whole model takes the base's place.
+
+    Raises:
+        UserError: the adapter's folder holds neither.
+    """
+    if holds_whole_model(adapter):
+        return adapter, ""
+    if adapter:
+        adapter_settings(adapter)
+    return base_model, adapter
+
+
+def prompt_for(base_model: str, adapter: str, asked: str, thinking: str, tokenizer: Tokenizer) -> Prompt:
+    """The prompt asked for, with a warning where weights were tuned with another.
+
+    Raises:
+        UserError: no such prompt, or it has no thinking switch.
+    """
+    stored = adapter or find_base(base_model)
     chosen = open_prompt(asked, tokenizer.inner, stored)
     own = stored_prompt(stored, tokenizer.inner)
     if own and own.digest() != chosen.digest():
         log.warning("prompt template %r is not the one the weights were tuned with (%r)", asked, own.name)
-    return chosen
+    return choose_thinking(chosen, thinking)
 
 
 def _fold(tuned: Any, quantization: str) -> Any:

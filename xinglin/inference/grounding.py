@@ -6,19 +6,22 @@ Where the graph has nothing that answers, no model is asked: the program says so
 leaves out facts, or says what they do not support, the program words them itself.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from xinglin.dataset.vignettes import FLAGGED
 from xinglin.dataset.wording import URGENT
-from xinglin.inference.engine import Engine, Generation
+from xinglin.inference.documents import Documents, Passage
+from xinglin.inference.engine import Engine
+from xinglin.inference.generation import Generation
 from xinglin.inference.retrieve import Found, Retriever
 from xinglin.inference.triage import Alert, triage
 from xinglin.knowledge.check import check_answer
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker
 from xinglin.knowledge.policy import EMERGENCY, RED_FLAGS, SOON
+from xinglin.knowledge.terms import normalize
 from xinglin.records import Example, Prediction, Turn
 
 Kind = Literal["answered", "referred", "abstained", "escalated"]
@@ -43,6 +46,7 @@ class Prepared:
     Attributes:
         text: what to say where `example` is None, and what comes before a model's answer otherwise.
         example: the question with facts in `input`; None where no model is to be asked.
+        passages: of the user's own documents, which take the place of facts.
     """
 
     kind: Kind
@@ -50,6 +54,15 @@ class Prepared:
     example: Example | None
     found: Found | None
     alert: Alert | None
+    passages: tuple[Passage, ...] = ()
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """(what stands in `input`, where it is from), line by line."""
+        if self.passages:
+            return [(one.text, one.cited) for one in self.passages]
+        lines = self.found.lines if self.found else ()
+        return [(line.text, "、".join(dict.fromkeys(fact.source for fact in line.facts))) for line in lines]
 
 
 @dataclass(frozen=True)
@@ -81,9 +94,11 @@ class Grounding:
 
     Args:
         graph: where the facts come from.
+        documents: own documents, which answer first.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, documents: Documents | None = None) -> None:
+        self.documents = documents
         self.linker = Linker.from_graph(graph)
         self.retriever = Retriever(graph, self.linker)
 
@@ -101,6 +116,10 @@ class Grounding:
         found = self.retriever.find(question, before)
         if alert:
             return Prepared("referred", alert.text + self._where(found), None, found, alert)
+        if self.documents and (passages := tuple(self.documents.find(question, found.named))):
+            turn = replace(example.question, input="\n".join(one.text for one in passages))
+            asked = replace(example, turns=(*_earlier(example), turn), facts=(), knowledge="facts")
+            return Prepared("answered", "", asked, found, None, passages)
         if not found.lines:
             return Prepared(*self._without(found), None, found, None)
         turn = replace(example.question, input=found.text)
@@ -114,6 +133,8 @@ class Grounding:
         subjects = found.subjects if found else ()
         if prediction is None or found is None:
             return Answer(prepared.kind, prepared.text, (), (), subjects, None)
+        if prepared.passages:
+            return self._quoted(prepared, prediction, subjects)
         question = prepared.example.question.content if prepared.example else ""
         check = check_answer(prediction.answer, found.facts, self.linker, question)
         unsupported = tuple(dict.fromkeys((*check.unsupported, *check.contradicted)))
@@ -123,6 +144,18 @@ class Grounding:
         return Answer(
             prepared.kind, text, found.facts, unsupported, subjects, prediction, "model" if holds else "program"
         )
+
+    def _quoted(self, prepared: Prepared, prediction: Prediction, subjects: tuple[str, ...]) -> Answer:
+        """The model's answer if it says what the passages say, else the passages themselves."""
+        given = "\n".join((prepared.example.question.content if prepared.example else "", *_texts(prepared.passages)))
+        known = {one.entity for one in self.linker.find(normalize(given))}
+        beyond = (one.text for one in self.linker.find(normalize(prediction.answer)) if one.entity not in known)
+        unsupported = tuple(dict.fromkeys(beyond))
+        own = not unsupported and prediction.finish_reason == "stop" and _taken(prediction.answer, given) >= _ENOUGH
+        text = prediction.answer if own else "".join(f"{one.text}〔{one.cited}〕" for one in prepared.passages)
+        text = text if own else f"您提供的资料里写着：{text}以上为资料原文，请由医生判断。"
+        by: Literal["model", "program"] = "model" if own else "program"
+        return Answer(prepared.kind, text, (), unsupported, subjects, prediction, by)
 
     def _without(self, found: Found) -> tuple[Kind, str]:
         """What to say where no facts answer."""
@@ -139,6 +172,17 @@ class Grounding:
         return f"{line.about}的{line.word}是{line.listed}，可以到那里就诊。" if line else ""
 
 
+def _texts(passages: Sequence[Passage]) -> list[str]:
+    return [one.whole for one in passages]
+
+
+def _taken(answer: str, given: str) -> float:
+    """Share of an answer's pairs of characters that stand in what was given."""
+    plain, known = normalize(answer), normalize(given)
+    pairs = [plain[place : place + 2] for place in range(len(plain) - 1)]
+    return sum(pair in known for pair in pairs) / len(pairs) if pairs else 0.0
+
+
 def in_plain_words(found: Found) -> str:
     """The facts in a fixed sentence, without any model."""
     said = "；".join(f"{line.about}的{line.word}{_verb(line.word)}{line.listed}" for line in found.lines)
@@ -152,17 +196,26 @@ def _verb(word: str) -> str:
 
 
 def answer_grounded(
-    engine: Engine, grounding: Grounding, examples: Iterable[Example], generation: Generation, batch_size: int = 16
+    engine: Engine,
+    grounding: Grounding,
+    examples: Sequence[Example],
+    generation: Generation,
+    answer: Callable[[Sequence[Example], Generation], Iterator[Prediction]] | None = None,
 ) -> Iterator[tuple[Example, Answer]]:
-    """Answer many questions; those that no model is asked come first, the others as their batches finish."""
-    prepared = {example.id: (example, grounding.prepare(example)) for example in examples}
-    for example, one in prepared.values():
+    """Answer many questions; those that no model is asked come first, the others as their batches finish.
+
+    Args:
+        answer: asks the engine in another way than `Engine.answer` by itself.
+    """
+    prepared = [(example, grounding.prepare(example)) for example in examples]
+    for example, one in prepared:
         if one.example is None:
             yield example, grounding.finish(one, None)
-    asked = [one.example for _, one in prepared.values() if one.example]
-    for prediction in engine.answer(asked, generation, batch_size):
-        example, one = prepared[prediction.id]
-        yield example, grounding.finish(one, prediction)
+    # by place, since two questions may bear one id
+    asked = [replace(one.example, id=str(place)) for place, (_, one) in enumerate(prepared) if one.example]
+    for prediction in (answer or engine.answer)(asked, generation):
+        example, one = prepared[int(prediction.id)]
+        yield example, grounding.finish(one, replace(prediction, id=example.id))
 
 
 def _earlier(example: Example) -> tuple[Turn, ...]:

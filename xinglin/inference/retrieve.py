@@ -8,7 +8,7 @@ Only what the policy lets through is ever found; a subject or a topic that the g
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from xinglin.dataset.clean import Entry, clean
@@ -52,12 +52,14 @@ class Found:
         subjects: what the question is about, by the graph's names.
         topics: what was looked up.
         signs: what a person complains of, where a disease had to be looked for.
+        named: the question's own words for what it is about.
     """
 
     lines: tuple[Line, ...]
     subjects: tuple[str, ...]
     topics: tuple[str, ...]
     signs: tuple[str, ...]
+    named: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -100,8 +102,14 @@ class Retriever:
         signs = list(dict.fromkeys(one.entity for one in told if one.entity in listed or self._is_sign(one.entity)))
         subjects = list(dict.fromkeys(one.entity for one in told if self._is_subject(one.entity)))
         named = [name for name in subjects if name not in signs] or (subjects if len(signs) < MIN_SIGNS else [])
+        own = tuple(dict.fromkeys(one.text for one in told if one.entity in named))
         if not told:
             named = list(before)
+        return replace(self._found(named, signs, told, text, asked), named=own)
+
+    def _found(
+        self, named: Sequence[str], signs: Sequence[str], told: Sequence[Mention], text: str, asked: Asked
+    ) -> Found:
         if asked.unanswerable:
             return Found((), tuple(named), (UNANSWERABLE,), tuple(signs))
         if not named and len(signs) >= MIN_SIGNS:

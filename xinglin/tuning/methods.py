@@ -168,11 +168,13 @@ def load_weights(model: Any, folder: Path) -> None:
                     weight.copy_(stored_tensor)
 
 
-def put_on(base: Any, folder: str, base_name: str = "") -> Any:
+def put_on(base: Any, folder: str, base_name: str = "", name: str = "default", holder: Any = None) -> Any:
     """Load an adapter's folder, of PEFT's (old ones too) or ours, onto a base; a .bin that carries code is refused.
 
     Args:
         base_name: what the user calls the base, for the error.
+        name: of the adapter, among others on the same base.
+        holder: of adapters of the same kind that the base has already.
 
     Raises:
         UserError: no usable adapter, one for another base, or one that changes nothing.
@@ -180,10 +182,13 @@ def put_on(base: Any, folder: str, base_name: str = "") -> Any:
     settings = adapter_settings(folder)
     require_fit(base, folder, settings.get("base_model_name_or_path") or "", base_name)
     try:
-        if settings.get("peft_type") == PEFT_TYPE:
-            tuned = BottleneckModel.from_pretrained(base, folder)
+        if holder is not None:
+            holder.load_adapter(folder, name)
+            tuned = holder
+        elif is_bottleneck(folder):
+            tuned = BottleneckModel.from_pretrained(base, folder, name)
         else:
-            tuned = PeftModel.from_pretrained(base, folder)
+            tuned = PeftModel.from_pretrained(base, folder, name)
     except UserError:
         raise
     except Exception as error:
@@ -191,9 +196,61 @@ def put_on(base: Any, folder: str, base_name: str = "") -> Any:
     wanted = str(settings.get("base_model_name_or_path") or "")
     if wanted and base_name and Path(wanted).name != Path(base_name).name:
         log.warning("%s was tuned on %s; the base is %s", folder, wanted, base_name)
-    if not alive(tuned):
+    if not alive(tuned, name):
         raise UserError(f"lora_weights {folder!r}: every update is zero, so it changes nothing; was it ever trained?")
     return tuned
+
+
+class Beside:
+    """Several adapters on one base, of which one at most is active; LoRAs and bottleneck adapters alike.
+
+    Args:
+        base: a model as it comes; it is asked itself, whichever adapter is active.
+        base_name: what the user calls it, for errors.
+    """
+
+    def __init__(self, base: Any, base_name: str) -> None:
+        self._base, self._name = base, base_name
+        self._loras: PeftModel | None = None
+        self._bottlenecks: BottleneckModel | None = None
+        self._names: dict[str, str] = {}
+
+    def add(self, folder: str) -> None:
+        """Put one more on. Each LoRA must come before any bottleneck adapter.
+
+        Raises:
+            UserError: as `put_on`.
+        """
+        if folder in self._names:
+            return
+        name = f"beside{len(self._names)}"
+        if is_bottleneck(folder):
+            self._bottlenecks = put_on(self._base, folder, self._name, name, self._bottlenecks)
+        else:
+            self._loras = put_on(self._base, folder, self._name, name, self._loras)
+        self._names[folder] = name
+        for key, weight in self._base.named_parameters():
+            if f".{name}." in key:
+                weight.data = weight.data.to(self._base.dtype)
+
+    def activate(self, folder: str) -> None:
+        """Make one adapter the active one; an empty string: none."""
+        name = self._names[folder] if folder else ""
+        if self._loras is not None:
+            if name in self._loras.peft_config:
+                self._loras.base_model.enable_adapter_layers()
+                self._loras.set_adapter(name)
+            else:
+                self._loras.base_model.disable_adapter_layers()
+        if self._bottlenecks is not None:
+            self._bottlenecks.enabled = name in self._bottlenecks.peft_config
+            if self._bottlenecks.enabled:
+                self._bottlenecks.set_adapter(name)
+
+
+def is_bottleneck(folder: str) -> bool:
+    """Whether a folder holds an adapter of ours rather than one of PEFT's."""
+    return bool(adapter_settings(folder).get("peft_type") == PEFT_TYPE)
 
 
 def adapter_settings(folder: str) -> dict[str, Any]:
@@ -251,9 +308,10 @@ def _fitting(base: Any, path: str, part: str, shape: tuple[int, ...]) -> tuple[i
     return (shape[0], inside) if part in ("A", "down") else (outside, shape[-1])
 
 
-def alive(tuned: Any) -> bool:
+def alive(tuned: Any, name: str = "default") -> bool:
     """Whether an adapter changes anything: what starts out as zero no longer is."""
-    last = [weight for name, weight in tuned.named_parameters() if _STARTS_AT_ZERO.search(name)]
+    own = (weight for key, weight in tuned.named_parameters() if _STARTS_AT_ZERO.search(key) and f".{name}." in key)
+    last = list(own)
     return not last or any(bool(weight.any()) for weight in last)
 
 

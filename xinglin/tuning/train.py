@@ -46,8 +46,8 @@ from xinglin.tuning.trainer import AnswerTrainer
 
 log = logging.getLogger(__name__)
 
-_GENERATION = {"max_new_tokens": 256, "do_sample": False}
-"""Stored with the adapter, so that everyone asks the model in the same way."""
+_SHORTEST_ROOM = 256
+"""Tokens that an answer may take where none was learned that is longer."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -278,6 +278,11 @@ def _metrics(run: Run) -> dict[str, Any]:
     }
 
 
+def _room(prepared: Prepared) -> int:
+    """Tokens of the longest answer, stored with the weights, so that everyone asks the model in the same way."""
+    return max(_SHORTEST_ROOM, *(row.targets for row in prepared.rows))
+
+
 @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
 def _finish(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
     """Write the run's files, read the adapter back, and only then let them appear."""
@@ -295,7 +300,7 @@ def _finish(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
                 **run.settings,
                 "prompt_template": template.name,
                 "prompt_sha256": template.digest(),
-                "generation": _GENERATION,
+                "generation": {"max_new_tokens": _room(run.prepared), "do_sample": False},
             }
             write_json(scratch / RUN_FILE, record)
     evaluated = f", eval_loss {metrics['eval_loss']:.4f}" if metrics["eval_loss"] is not None else ""

@@ -210,7 +210,7 @@ _TIMES = (
     r"(?:(?:每[日天晚早]|[一1]?[日天])\s?[0-9一二两三四]\s?次|[0-9一二两三四]\s?次\s?/\s?[日天]|每\s?\d+\s?小时"
     r"|\b(?:q[dn]|bid|tid|qid|q\d+h)\b)"
 )
-_DOSE = re.compile(
+DOSE = re.compile(
     rf"{_AMOUNT}(?:mg|毫克|μg|ug|微克|IU|万?单位|片|粒|丸|mg/kg)(?!段){_LAB}"
     rf"|{_GIVE}[^。；]{{0,14}}?{_AMOUNT}(?:g|克|ml|mL|毫升|支|袋|包|滴|U){_LAB}"
     rf"|(?:{_GIVE}|服药|用药)[^。；]{{0,14}}?{_TIMES}"
@@ -220,7 +220,7 @@ _DOSE = re.compile(
 
 def dose(texts: Texts) -> str:
     """An answer that says how much of a drug, or how often; blood pressure, laboratory values, meals are none."""
-    return _found(_DOSE, texts.answer)
+    return _found(DOSE, texts.answer)
 
 
 _SENDING = (
