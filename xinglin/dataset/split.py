@@ -19,6 +19,12 @@ _MODIFIERS = re.compile(
 _JACCARD = 0.6
 
 
+def stripped(name: str) -> str:
+    """A disease's name without 小儿, 慢性 and the like before it; the name where nothing much would be left."""
+    rest = _MODIFIERS.sub("", name)
+    return rest if len(rest) > 1 else name
+
+
 class _Union:
     """Disjoint sets of names; the root of a set is its smallest name, so that the order of joining is nothing."""
 
@@ -41,8 +47,7 @@ def groups(entries: list[Entry]) -> dict[str, str]:
     union = _Union(entry.name for entry in entries)
     keys: dict[str, str] = {}
     for entry in entries:
-        stripped = _MODIFIERS.sub("", entry.name)
-        for key in (entry.name, *entry.aliases, *([stripped] if len(stripped) > 1 else [])):
+        for key in (entry.name, *entry.aliases, stripped(entry.name)):
             union.join(entry.name, keys.setdefault(key, entry.name))
     for one, other in similar_pairs({entry.name: entry.raw.get("symptoms", ()) for entry in entries}):
         union.join(one, other)

@@ -35,6 +35,11 @@ _NO_DISEASE = (
     "您说的{signs}，图谱里没有找到足够相符的疾病，不能据此判断。"
     "请到医院就诊，由医生检查；加重或出现新的不适请尽快就医。"
 )
+_UNDERSTOOD = "您说的按“{name}”来查；如果不是，请换个说法。"
+_SEEN_AT = (
+    "从您说的情况看，是什么病不能只凭描述判断；有类似不适的人多在{where}就诊，可以先到那里，由医生检查后判断。"
+    "加重或出现新的不适请尽快就医。"
+)
 _ENOUGH = 0.8  # of the facts that a model's answer must say
 _ASK = "目前到了哪一步、有哪些选择、各有什么好处和风险、平时要注意什么、多久复查一次。"
 
@@ -125,7 +130,10 @@ class Grounding:
         turn = replace(example.question, input=found.text)
         asked = replace(example, turns=(*_earlier(example), turn), facts=found.facts, knowledge="facts")
         flags = [sign for sign in found.signs if sign in RED_FLAGS - SOON]
-        return Prepared("answered", FLAGGED.format(flags="、".join(flags)) if flags else "", asked, found, None)
+        text = FLAGGED.format(flags="、".join(flags)) if flags else ""
+        if found.guessed:
+            text += _UNDERSTOOD.format(name=found.subjects[0])
+        return Prepared("answered", text, asked, found, None)
 
     def finish(self, prepared: Prepared, prediction: Prediction | None) -> Answer:
         """The answer: the model's own if it says the facts and nothing beside them, else the facts in plain words."""
@@ -162,6 +170,9 @@ class Grounding:
         if found.subjects:
             names = "、".join(found.subjects[:2])
             return "referred", _MISSING.format(subjects=names, department=self._where(found), ask=_ASK)
+        if found.departments:
+            where = "或".join(found.departments)
+            return "answered", _SEEN_AT.format(where=where)
         if len(found.signs) > 1:
             return "abstained", _NO_DISEASE.format(signs="、".join(found.signs))
         return "abstained", NOTHING

@@ -38,14 +38,18 @@ _TOPIC_OF_FORM = {
 }
 """Form → the topic it asks for, where it does not bear the topic's name."""
 _WORDS = {
-    "causes": re.compile("原因|病因|起因|诱因|引发|造成"),
+    "causes": re.compile(
+        "原因|病因|起因|诱因|引发|造成|怎么回事|咋回事|[咋怎][么样]?(来|得|弄|搞|长|惹|落|染)(出来|上|下)?[的上]|为[啥什]"
+    ),
     "symptoms": re.compile("症状|临床表现"),
-    "complications": re.compile("并发"),
-    "department": re.compile("科室|[哪个什么啥]{1,2}科|挂.{0,4}[科号]"),
+    "complications": re.compile(
+        "并发|后果|后患|危害|害处|坏处|危险|后遗症|病根|(不管|不治|不理|拖着|硬撑|硬扛|放着|忍着).{0,6}(会|能|有)|闹出|惹出|引出|引起别的"
+    ),
+    "department": re.compile("科室|[哪那个什么啥]{1,2}科|挂.{0,6}[科号]|[看挂].{0,4}科还是"),
     "examinations": re.compile("检查"),
     "treatment": re.compile("治疗|怎么治"),
-    "infectious": re.compile("传染吗|传染性|会传染|传不传染"),
-    "route": re.compile("传播|途径"),
+    "infectious": re.compile("传染吗|传染性|会传染|传不传染|传染不|传给|传上|传人|染上不|过人|过给|招上"),
+    "route": re.compile("传播|途径|感染上|[咋怎][么个样]*传[的上给过]"),
     "aliases": re.compile("一[个种]病|叫法|别名|也叫"),
     UNANSWERABLE: re.compile(
         "多少钱|费用|价格|贵吗|报销|医保|吃什么|吃啥|喝什么|水果|早餐|忌口|饮食|食谱|哪家|哪个医院|什么医院|哪个医生|牌子|历史|哪一年"
@@ -56,11 +60,14 @@ _WORDS = {
 """Plain words for a topic: they make it likelier."""
 _CERTAIN = {UNANSWERABLE: 0.4, "aliases": 0.6}
 _LIKELIER = 0.3  # how much, for the others
+_AT_THE_END = 0.5  # and where they stand in the last clauses
 _CLAUSE = re.compile("[。！？!?；;，,\n]")
 _ENOUGH = 12  # characters that a question takes
 _COMPARES = re.compile(
     "区别|不同|异同|相同|一样|一致|差别|差在|差异|比较|对比|[分辨]不[清出]|区分|鉴别|重合|共同|分别|同一|一个科|两个科|一回事|各有|一个病"
 )
+_LIKENESS = re.compile("[像跟和同如似][^，。,！？!?；;]{0,10}(一样|似的|一般|差不多)")
+"""像鸡皮一样 compares nothing that is asked about."""
 _AGE = re.compile(
     r"(?P<number>\d{1,3}|[一二两三四五六七八九十]{1,3})个?(?P<unit>周岁|岁|月|天|周)(?!前|后|以前|以来|了)"
 )
@@ -137,13 +144,12 @@ def understand(text: str, mentions: Sequence[Mention]) -> Asked:
     plain = _joined("".join([*rest, text[last:]]))
     whole, end = (_classifier().probabilities(one) for one in (plain, _end(plain)))
     likely = {topic: (share + 2 * end[topic]) / 3 for topic, share in whole.items()}
+    asks = _end(plain)
     for topic, words in _WORDS.items():
         if words.search(plain):
-            likely[topic] += _CERTAIN.get(topic, _LIKELIER)
-    return Asked(
-        dict(sorted(likely.items(), key=lambda one: -one[1])),
-        bool(_COMPARES.search(plain)),
-    )
+            likely[topic] += _CERTAIN.get(topic, _LIKELIER) + (_AT_THE_END if words.search(asks) else 0)
+    compared = _COMPARES.search(_LIKENESS.sub("", plain))
+    return Asked(dict(sorted(likely.items(), key=lambda one: -one[1])), bool(compared))
 
 
 def _end(text: str) -> str:

@@ -7,6 +7,7 @@ Only what the policy lets through is ever found; a subject or a topic that the g
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -14,9 +15,11 @@ from importlib import resources
 from xinglin.dataset.clean import Entry, clean
 from xinglin.dataset.forms import OWN, SHARED
 from xinglin.dataset.pool import Pool
+from xinglin.dataset.split import stripped
 from xinglin.dataset.vignettes import person
 from xinglin.dataset.wording import MAX_OBJECTS, Line, compared, load_wording, topic_line
 from xinglin.inference.question import UNANSWERABLE, Asked, Patient, patient, understand
+from xinglin.inference.recognize import Likely, Recognizer
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker, Mention, negations
 from xinglin.knowledge.policy import ANSWERABLE, SUBJECT_TYPE
@@ -36,9 +39,17 @@ _ILLNESS = re.compile(
     "(病|炎|癌|瘤|症|感染|征|毒|骨折|硬化|衰竭|结石|梗死|结核|癣|疮|哮喘|高血压|低血压|气胸|不孕|流产|早产|绞痛|斜视|梗阻)$"
 )
 _ASKED = 0.1  # probability from which a topic may be what is asked for at all
+_HARDLY = 2  # characters
+_SURE, _HELD = 0.1, 0.7  # likeness, and share of one name, from which an illness is taken to be meant
+_FORMAL = re.compile("([^的了是得患有叫说怕像为会，。、,.？！?! ]{2,6}?)(综合征|综合症|症|炎|瘤|癌)")
+"""A name as doctors make them: who says one that the graph has not means no other."""
+_SHARED = 0.7  # share of its characters that a mistyped one has in common with the name that is meant
+_CLOSE = 0.75  # share of the best score from which another one may be meant too
+_STEEP = 3  # how much more the likelier diseases count for a department
 _JOINED = re.compile("[、,，和及与 ]?")
-_TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适"})
+_TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适", "早期妊娠", "妊娠"})
 _TOPICS = (*ANSWERABLE, "aliases")
+_TOPICS_OF_DISEASES = ("disease", *(one for one in _TOPICS if SUBJECT_TYPE.get(one, "disease") == "disease"))
 _OF_SIGNS = ("disease", "department", "examinations", "treatment")  # what may be asked of signs
 _KINDS = ("disease", *SUBJECT_TYPE.values())
 
@@ -53,6 +64,8 @@ class Found:
         topics: what was looked up.
         signs: what a person complains of, where a disease had to be looked for.
         named: the question's own words for what it is about.
+        departments: where people with such complaints are seen, where no disease is told from them.
+        guessed: the subject is the likeliest one for a person's own words.
     """
 
     lines: tuple[Line, ...]
@@ -60,6 +73,8 @@ class Found:
     topics: tuple[str, ...]
     signs: tuple[str, ...]
     named: tuple[str, ...] = ()
+    departments: tuple[str, ...] = ()
+    guessed: bool = False
 
     @property
     def text(self) -> str:
@@ -82,7 +97,12 @@ class Retriever:
 
     def __init__(self, graph: Graph, linker: Linker) -> None:
         self._pool = Pool(clean(graph).entries)
-        self.linker = linker.with_names(_lay_names(), {entry.name: entry.kind for entry in self._pool.entries})
+        lay = _lay_names()
+        names = {name: meant[0] for name, meant in lay.items()}
+        self.linker = linker.with_names(names, {entry.name: entry.kind for entry in self._pool.entries})
+        self._lay = lay
+        self._recognizer = Recognizer(self._pool.entries, lay)
+        self._near = _near(self._pool.entries)
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
         self._long = sorted(unknown, key=len, reverse=True)
@@ -105,16 +125,48 @@ class Retriever:
         own = tuple(dict.fromkeys(one.text for one in told if one.entity in named))
         if not told:
             named = list(before)
-        return replace(self._found(named, signs, told, text, asked), named=own)
-
-    def _found(
-        self, named: Sequence[str], signs: Sequence[str], told: Sequence[Mention], text: str, asked: Asked
-    ) -> Found:
         if asked.unanswerable:
-            return Found((), tuple(named), (UNANSWERABLE,), tuple(signs))
+            return Found((), tuple(named), (UNANSWERABLE,), tuple(signs), own)
+        if (told and not any(one.entity in named and self._by_its_name(one) for one in told)) or not (told or named):
+            return self._in_lay_words(text, named, signs, told, asked)
+        return replace(self._about(named, told, asked), named=own)
+
+    def _by_its_name(self, one: Mention) -> bool:
+        """Whether a person names a subject as the graph does."""
+        return one.text == one.entity or one.text in map(normalize, self._pool.by_name[one.entity].aliases)
+
+    def _in_lay_words(
+        self, text: str, named: Sequence[str], signs: Sequence[str], told: Sequence[Mention], asked: Asked
+    ) -> Found:
+        """What answers a question that has no name as the graph has it."""
         if not named and len(signs) >= MIN_SIGNS:
-            return self._complaints(signs, patient(text), asked)
-        return self._about(named, told, asked)
+            found = self._complaints(signs, patient(text), asked)
+            if found.lines:
+                return found
+        likely = self._recognizer.rank(text)
+        near = [one for one in likely if one.score >= _CLOSE * likely[0].score]
+        sure = [one for one in near if one.likeness >= _SURE and one.held >= _HELD and not _other_name(text, one.name)]
+        topic = asked.best(_TOPICS_OF_DISEASES)
+        if topic == "disease" or (not sure and not named and len(signs) >= MIN_SIGNS and topic in _OF_SIGNS):
+            return Found((), (), (topic,), tuple(signs), departments=self._departments(likely) if signs else ())
+        if asked.topics[topic] < _ASKED:
+            return Found((), tuple(named), (), ())
+        names = [one.name for one in sure] or [*named][-1:]
+        if not names:
+            return Found((), (), (), tuple(signs))
+        entries = [self._pool.by_name[name] for name in names]
+        having = [entry for entry in entries if entry.objects(topic)]
+        entry = having[0] if having else self._same(entries[0], topic) or entries[0]
+        return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
+
+    def _departments(self, likely: Sequence[Likely]) -> tuple[str, ...]:
+        """Where people with such complaints are seen: the departments of the likeliest diseases, by their weight."""
+        weights: Counter[str] = Counter()
+        for one in likely:
+            seen = self._pool.by_name[one.name].objects("department")
+            for name in seen:
+                weights[name] += one.score**_STEEP / len(seen)  # type: ignore[assignment]
+        return tuple(name for name, _ in weights.most_common(_MOST))
 
     def _about(self, named: Sequence[str], told: Sequence[Mention], asked: Asked) -> Found:
         """What the graph says of the subjects that a question names."""
@@ -132,6 +184,17 @@ class Retriever:
             entries = [(having or entries)[-1]]
         names = tuple(entry.name for entry in entries)
         return Found(self._answering(entries, topic, told), names, (topic,), ())
+
+    def _same(self, entry: Entry, topic: str) -> Entry | None:
+        """An entry of the same disease, or nearly so, of which something is known on a topic."""
+        others = (self._pool.by_name[name] for name in (*self._near[entry.name], *self._longer(entry.name)))
+        return next((one for one in others if one.objects(topic)), None)
+
+    def _longer(self, name: str) -> list[str]:
+        """Names that hold a name or are held by it, and are hardly longer or shorter (椎间盘突出症, 腰椎间盘突出症)."""
+        close = (other for other in self._pool.by_name if abs(len(other) - len(name)) <= _HARDLY)
+        held = [other for other in close if other != name and (name in other or other in name)]
+        return sorted(held, key=lambda other: (abs(len(other) - len(name)), other))
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
@@ -244,10 +307,30 @@ def _runs(text: str, told: Sequence[Mention]) -> list[list[Mention]]:
     return runs
 
 
-def _lay_names() -> dict[str, str]:
-    """What people call diseases and signs → the graph's name; for questions alone, never for checking answers."""
+def _lay_names() -> dict[str, list[str]]:
+    """What people call diseases and signs → the graph's names; for questions alone, never for checking answers."""
     with resources.as_file(resources.files("xinglin.inference").joinpath("lay_names.tsv")) as path:
-        return {name: entity for name, (entity, _) in read_lay_terms(path).items()}
+        return {name: entities.split("|") for name, (entities, _) in read_lay_terms(path).items()}
+
+
+def _near(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    """Name → names of the same disease: by an alias that they share, or but for 小儿, 慢性 and the like."""
+    groups: dict[str, list[str]] = {}
+    keys: dict[str, set[str]] = {}
+    for entry in entries:
+        keys[entry.name] = {entry.name, *map(normalize, entry.aliases), stripped(entry.name)}
+        for key in keys[entry.name]:
+            groups.setdefault(key, []).append(entry.name)
+    return {
+        name: [other for key in sorted(own) for other in sorted(groups[key], key=len) if other != name]
+        for name, own in keys.items()
+    }
+
+
+def _other_name(text: str, name: str) -> bool:
+    """Whether a text has a name as doctors make them, and it is another one."""
+    named = [found[1] for found in _FORMAL.finditer(text)]
+    return bool(named) and all(sum(part in name for part in one) < _SHARED * len(one) for one in named)
 
 
 def _whole(text: str, one: Mention) -> bool:

@@ -42,7 +42,7 @@ MEDICATION_TEXT = (
 )
 ALIKE = "与急症的描述相近"
 """Name of what no rule found, but likeness to labelled messages."""
-_PLAIN, _CRISIS = 0.65, 0.3
+_PLAIN, _CRISIS = 0.7, 0.3
 """From which probability on likeness alone counts: of any emergency, and of a crisis of the mind where that is likelier
 than no danger."""
 _DOUBTED, _DOUBTED_LETHAL = 0.4, 0.25

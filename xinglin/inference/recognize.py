@@ -1,0 +1,98 @@
+"""Which illness a person means who does not say its name as the graph has it.
+
+胆里头有石头一公分多   →   胆囊结石 · 胆石症 · …
+脊梁骨是歪的           →   脊柱侧凸 · …
+
+Two likenesses of character n-grams, added: of the question to everything that a disease is called together, and to the
+single name that it has most of. Names are the graph's, their aliases, and the lay names.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xinglin.dataset.clean import Entry
+from xinglin.knowledge.terms import normalize
+
+_LONGEST = (3, 2)  # characters of an n-gram, for the one likeness and the other
+_SHORT = 12.0  # weight of a name that is too short to be told by the share of it alone: about two characters
+
+
+@dataclass(frozen=True)
+class Likely:
+    """An illness that may be meant.
+
+    Attributes:
+        score: the two likenesses as shares of the best ones, added; 0 to 2.
+        likeness: to everything that it is called, 0 to 1.
+        held: how much of one of its names the question has, 0 to 1.
+    """
+
+    name: str
+    score: float
+    likeness: float
+    held: float
+
+
+class Recognizer:
+    """Ranks diseases by how like a question is to their names. Made in two seconds for cMeKG.
+
+    Args:
+        entries: the diseases.
+        lay: what people call them → the graph's names.
+    """
+
+    def __init__(self, entries: Iterable[Entry], lay: Mapping[str, Sequence[str]]) -> None:
+        # imported only here: it takes a second, and nothing else needs it
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        called: dict[str, list[str]] = defaultdict(list)
+        for name, meant in lay.items():
+            for one in meant:
+                called[one].append(name)
+        diseases = [entry for entry in entries if entry.kind == "disease"]
+        self._names = [entry.name for entry in diseases]
+        own = [(entry.name, [normalize(name) for name in entry.aliases]) for entry in diseases]
+        # the own name weighs more than one alias, which may be anything
+        texts = [" ".join([name] * 3 + aliases + called[name] * 2) for name, aliases in own]
+        self._whole = TfidfVectorizer(analyzer="char", ngram_range=(1, _LONGEST[0]), sublinear_tf=True)
+        self._texts_DF = self._whole.fit_transform(texts)
+        single = [
+            (name, owner)
+            for owner, (first, aliases) in enumerate(own)
+            for name in dict.fromkeys((first, *aliases, *called[first]))
+            if len(name) > 1
+        ]
+        self._owner_N = np.array([owner for _, owner in single])
+        self._part = TfidfVectorizer(analyzer="char", ngram_range=(1, _LONGEST[1]), binary=True, norm=None)
+        self._single_NF = self._part.fit_transform([name for name, _ in single])
+        self._mass_N = np.asarray(self._single_NF.sum(axis=1)).ravel()
+
+    def rank(self, text: str, limit: int = 20) -> list[Likely]:
+        """The likeliest diseases, the best first.
+
+        Args:
+            text: normalised.
+        """
+        likeness_D = _dense(self._whole.transform([text]) @ self._texts_DF.T)
+        asked_F = self._part.transform([text])
+        asked_F.data[:] = 1
+        share_N = _dense(asked_F @ self._single_NF.T) / self._mass_N
+        held_N = share_N**2 * np.log1p(self._mass_N)  # a long name that is there says more than a short one
+        held_D, most_D = np.zeros(len(self._names)), np.zeros(len(self._names))
+        np.maximum.at(held_D, self._owner_N, held_N)
+        np.maximum.at(most_D, self._owner_N, share_N * (self._mass_N > _SHORT))
+        if not likeness_D.any() or not held_D.any():
+            return []
+        score_D = likeness_D / likeness_D.max() + held_D / held_D.max()
+        best = np.argsort(-score_D, kind="stable")[:limit]
+        return [
+            Likely(self._names[one], float(score_D[one]), float(likeness_D[one]), float(most_D[one])) for one in best
+        ]
+
+
+def _dense(row: Any) -> Any:
+    return row.toarray().ravel()
