@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib import resources
 
 from xinglin.dataset.wording import load_wording
-from xinglin.inference.classify import Classifier
+from xinglin.inference.classify import Classifier, learned
 from xinglin.knowledge.link import Mention
 from xinglin.knowledge.terms import normalize
 
@@ -122,7 +122,7 @@ def _classifier() -> Classifier:
         for phrasing in form.train:
             text = re.sub(r"\{(d|a|b|s|x)\}", NAMED, phrasing).replace("{kin}", "家里人").replace("{who}", "我")
             examples.append((text, _TOPIC_OF_FORM.get(name, name)))
-    return Classifier([_joined(normalize(text)) for text, _ in examples], [topic for _, topic in examples])
+    return learned([_joined(normalize(text)) for text, _ in examples], [topic for _, topic in examples])
 
 
 def _joined(text: str) -> str:

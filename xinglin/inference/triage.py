@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
-from xinglin.inference.classify import Classifier
+from xinglin.inference.classify import Classifier, learned
 from xinglin.knowledge.link import Mention, negations
 from xinglin.knowledge.terms import normalize
 
@@ -42,12 +42,12 @@ MEDICATION_TEXT = (
 )
 ALIKE = "与急症的描述相近"
 """Name of what no rule found, but likeness to labelled messages."""
-_PLAIN, _CRISIS = 0.7, 0.3
-"""From which probability on likeness alone counts: of any emergency, and of a crisis of the mind where that is likelier
-than no danger."""
+_PLAIN, _CRISIS, _CRISIS_SHARE = 0.6, 0.2, 0.6
+"""From which probability on likeness alone counts: of any emergency, and of a crisis of the mind, where that has such a
+share of the probability of no danger."""
 _DOUBTED, _DOUBTED_LETHAL = 0.4, 0.25
 """Below which probability of an emergency a rule does not count; lower where silence would cost most (suicide, poison).
-These four were chosen on the packaged messages, each set of them judged by what was learned from the others."""
+These five were chosen on the packaged messages, each set of them judged by what was learned from the others."""
 _PLAIN_REQUEST, _DOUBTED_REQUEST = 0.4, 0.1
 """The same two for questions about drugs."""
 _SENTENCE = re.compile(r"[。！？!?\n；;]")
@@ -148,7 +148,7 @@ def _flag(said: dict[str, Any], words: dict[str, str]) -> Flag:
 def _classifier() -> Classifier:
     lines = resources.files("xinglin.inference").joinpath("triage.jsonl").read_text("utf-8").splitlines()
     said = [json.loads(line) for line in lines]
-    return Classifier([normalize(one["text"]) for one in said], [label(one) for one in said])
+    return learned([normalize(one["text"]) for one in said], [label(one) for one in said])
 
 
 def label(said: dict[str, str]) -> str:
@@ -166,7 +166,7 @@ def triage(text: str, classifier: Classifier | None = None) -> Alert | None:
     likely = (classifier or _classifier()).probabilities(text)
     danger = likely["emergency"] + likely["crisis"]
     flag = next((one for one in _flags(text) if danger >= one.doubted), None)
-    if flag or danger >= _PLAIN or likely["crisis"] >= max(_CRISIS, likely["benign"]):
+    if flag or danger >= _PLAIN or likely["crisis"] >= max(_CRISIS, _CRISIS_SHARE * likely["benign"]):
         crisis = likely["crisis"] > likely["emergency"] if flag is None else flag.crisis
         name, group = (flag.name, flag.group) if flag else (ALIKE, "suicide" if crisis else "other")
         words = CRISIS_TEXT if crisis else POISON_TEXT if group == "poisoning" else EMERGENCY_TEXT
