@@ -8,8 +8,18 @@ import torch
 from xinglin.backbone import Precision
 from xinglin.errors import UserError
 from xinglin.inference import engine as module
-from xinglin.inference.engine import _batches, _common_prefix, load_engine, load_engines
-from xinglin.inference.generation import Drawing, Ending, Generation, _looping, before_marks, stored_generation
+from xinglin.inference import rows
+from xinglin.inference.engine import load_engine, load_engines
+from xinglin.inference.generation import (
+    Drawing,
+    Ending,
+    Generation,
+    _looping,
+    before_marks,
+    generator,
+    stored_generation,
+)
+from xinglin.inference.rows import common_prefix
 from xinglin.records import Example, Turn
 
 FP32 = Precision(torch.float32, "test")
@@ -36,29 +46,34 @@ def test_batched_streamed_and_single_answers_agree(engine):
     assert any(text for text, _ in single)
 
 
+def test_stages_change_no_answer(engine, monkeypatch):
+    single, drawn_alone = answers(engine, QUESTIONS, batch_size=1), drawn(engine, QUESTIONS, SAMPLED, batch_size=1)
+    monkeypatch.setattr(module, "_STAGE", 5)
+    assert answers(engine, QUESTIONS, batch_size=3) == single
+    assert drawn(engine, QUESTIONS, SAMPLED, batch_size=4) == drawn_alone
+
+
 def test_a_shared_prefix_changes_no_answer(engine, monkeypatch):
     asked = [Example(one.id, SHOTS + one.turns) for one in QUESTIONS]
     runs = []
-    real = module.Engine._prefix_cache
-    monkeypatch.setattr(module.Engine, "_prefix_cache", lambda *a: runs.append(a) or real(*a))
+    real = rows.Batch._prefix
+    monkeypatch.setattr(rows.Batch, "_prefix", lambda *a: runs.append(len(a[1])) or real(*a))
     shared = answers(engine, asked, batch_size=7)
-    assert len(runs) == 1
-    monkeypatch.setattr(module, "_WORTH_SHARING", 10**6)
+    assert runs[0] > 64
+    monkeypatch.setattr(rows, "WORTH_SHARING", 10**6)
     assert answers(engine, asked, batch_size=7) == shared
-    assert len(runs) == 1
+    assert runs[1] == 0
 
 
 def test_common_prefix():
-    assert _common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
-    assert _common_prefix([[1, 2], [1, 2, 3]]) == 1  # each keeps one of its own
-    assert _common_prefix([[1], [2]]) == 0
+    assert common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    assert common_prefix([[1, 2], [1, 2, 3]]) == 1  # each keeps one of its own
+    assert common_prefix([[1], [2]]) == 0
 
 
 def test_only_new_tokens_are_decoded_and_the_end_is_seen(engine, monkeypatch):
-    end = engine.encoding.tokenizer.eos_id
-    text = engine.encoding.tokenizer.encode("恶心")
-    assert engine._ended([*text, end, *text], (len(text), "stop")) == ("恶心", "stop")
-    assert engine._ended(text, None) == ("恶心", "length")
+    text = engine.encoding.tokenizer.encode("恶心。\n问题：又")
+    assert engine._text(text) == "恶心。"
     made = next(engine.answer([QUESTIONS[0]], Generation(3)))
     assert "回答：" not in made.answer
     assert made.prompt.endswith("回答：")
@@ -83,25 +98,25 @@ def test_a_drawn_answer_depends_on_its_question_and_seed_alone(engine):
 def test_drawing_follows_the_distribution():
     probabilities = torch.tensor([0.5, 0.3, 0.2])
     scores_BV = probabilities.log().expand(4000, 3)
-    draw = Drawing(Generation(temperature=1), [[row] for row in range(4000)])
+    draw = Drawing(Generation(temperature=1), [generator(42, [row]) for row in range(4000)])
     shares = torch.bincount(draw(None, scores_BV).argmax(1), minlength=3) / 4000
     assert torch.allclose(shares, probabilities, atol=0.03)
-    nucleus = Drawing(Generation(temperature=1, top_p=0.6), [[row] for row in range(4000)])
+    nucleus = Drawing(Generation(temperature=1, top_p=0.6), [generator(42, [row]) for row in range(4000)])
     assert torch.bincount(nucleus(None, scores_BV).argmax(1), minlength=3)[2] == 0
 
 
 def test_a_row_ends_at_a_mark_an_end_or_in_a_circle(engine):
     tokenizer = engine.encoding.tokenizer
-    rows = [tokenizer.encode(text) for text in ("好的。\n问题：还", "一二三四五六七八九十" * 9, "头痛、发热、" * 20)]
-    ids_BT = torch.tensor([row[:48] if len(row) >= 48 else row + [5] * (48 - len(row)) for row in rows])
-    ends = Ending(0, [tokenizer.eos_id], ("\n问题：",), tokenizer.decode)
+    texts = [tokenizer.encode(text) for text in ("好的。\n问题：还", "一二三四五六七八九十" * 9, "头痛、发热、" * 20)]
+    ids_BT = torch.tensor([row[:48] if len(row) >= 48 else row + [5] * (48 - len(row)) for row in texts])
+    ends = Ending([0, 0, 0], [tokenizer.eos_id], ("\n问题：",), tokenizer.decode)
     done = [ends(ids_BT[:, :length], None).tolist() for length in range(1, 49)]
     assert ends.reasons[0][1] == "stop"
-    assert before_marks(tokenizer.decode(rows[0]), ("\n问题：",)) == "好的。"
+    assert before_marks(tokenizer.decode(texts[0]), ("\n问题：",)) == "好的。"
     assert {row: why for row, (_, why) in ends.reasons.items()}[2] == "repetition"
     assert not done[0][0]
     assert done[-1][0]
-    fresh = Ending(0, [9], (), tokenizer.decode)
+    fresh = Ending([0, 0], [9], (), tokenizer.decode)
     assert fresh(torch.tensor([[3, 9], [3, 4]]), None).tolist() == [True, False]
     assert fresh.reasons == {0: (1, "stop")}
 
@@ -111,11 +126,13 @@ def test_circles_are_seen_and_lists_are_not(period):
     piece = torch.arange(period)
     start = torch.full((1, 9), 99)
     around = torch.cat([start, piece.repeat(40)[None]], 1)
-    assert _looping(around) == [0]
+    assert _looping(around, [around.shape[1]]) == [0]
     enough = period * max(3, -(-32 // period))
-    assert _looping(torch.cat([start, piece.repeat(40)[None, :enough]], 1)) == [0]
-    assert _looping(torch.cat([start, piece.repeat(40)[None, : enough - 1]], 1)) == []
-    assert _looping(torch.arange(200)[None]) == []
+    just = torch.cat([start, piece.repeat(40)[None, :enough]], 1)
+    assert _looping(just, [enough]) == [0]
+    assert _looping(just, [enough - 1]) == []  # the question's own words do not count
+    assert _looping(torch.cat([start, piece.repeat(40)[None, : enough - 1]], 1), [enough + 8]) == []
+    assert _looping(torch.arange(200)[None], [200]) == []
 
 
 def test_a_question_cannot_break_the_prompt(engine):
@@ -129,10 +146,21 @@ def test_a_question_cannot_break_the_prompt(engine):
     assert made.question.startswith("头痛怎么办")
 
 
-def test_batches_keep_to_their_tokens():
-    asked = [(Example(str(n), (Turn("user", "问"),)), [0] * n) for n in (5, 50, 10, 200, 40)]
-    sizes = [[len(ids) for _, ids in group] for group in _batches(asked, 3, 130, 10)]
-    assert sizes == [[200], [50, 40], [10, 5]]
+def test_batches_keep_to_their_size_and_tokens(engine, monkeypatch):
+    sizes = []
+    real = module.Engine._go_on
+    monkeypatch.setattr(
+        module.Engine, "_go_on", lambda self, batch, *a: sizes.append(len(batch.rows)) or real(self, batch, *a)
+    )
+    alone = answers(engine, QUESTIONS, batch_size=1)
+    assert set(sizes) == {1}
+    sizes.clear()
+    assert answers(engine, QUESTIONS, batch_size=3) == alone
+    assert max(sizes) == 3
+    sizes.clear()
+    assert answers(engine, QUESTIONS, batch_size=7, batch_tokens=110) == alone
+    assert 1 < max(sizes) < 7
+    assert answers(engine, QUESTIONS, batch_size=7, batch_tokens=1) == alone
 
 
 def test_what_leaves_no_room_is_refused(engine):

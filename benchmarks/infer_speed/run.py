@@ -1,4 +1,4 @@
-"""Answers a minute, beside the ways in which others ask the same model; greedy, same prompts, same number format.
+r"""Answers a minute, beside the ways in which others ask the same model; greedy, same prompts, same number format.
 
     python benchmarks/infer_speed/run.py --lora_weights runs/demo/adapter \\
         --records_path runs/demo/data/llama_data.records.jsonl

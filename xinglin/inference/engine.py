@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from xinglin.backbone import Precision, agree, find_base, load_base
 from xinglin.dataset.encode import Encoding
 from xinglin.errors import UserError
 from xinglin.inference.generation import Drawing, Ending, Generation, before_marks, stored_generation
+from xinglin.inference.rows import Batch, Row
 from xinglin.prompts import (
     RUN_FILE,
     Prompt,
@@ -35,8 +36,8 @@ from xinglin.tuning.methods import Beside, adapter_settings, is_bottleneck, put_
 
 log = logging.getLogger(__name__)
 
-_WORTH_SHARING = 64
-"""Tokens that a common prefix must have for being run apart; the preface of a template is not worth a pass."""
+_STAGE = 16
+"""Tokens made before the answers that are done leave a batch, and others move up."""
 BATCH_TOKENS = 16_384
 """Tokens of a batch, answers included. In bf16 their keys and values take 0.4 GB of the default base, 9 GB of a LLaMA
 7B."""
@@ -102,13 +103,26 @@ class Engine:
         Raises:
             UserError: as `prompt`.
         """
-        asked = [(example, self.prompt(example)) for example in examples]
-        for group in _batches(asked, batch_size, batch_tokens, generation.max_new_tokens):
+        rows = (Row(example, self.prompt(example)) for example in examples)
+        waiting = sorted(rows, key=lambda row: -len(row.prompt))
+        batch = Batch(self.model, self.encoding.tokenizer.pad_id)
+        while waiting or batch.rows:
             began = time.perf_counter()
-            answers = self._generate([ids for _, ids in group], generation)
-            seconds = (time.perf_counter() - began) / len(group)
-            for (example, _), (text, reason) in zip(group, answers, strict=True):
-                yield self.as_prediction(example, generation, text, reason, seconds)
+            self.activate()
+            longest = max([batch.columns, *(len(row.prompt) for row in waiting[:1])]) + generation.max_new_tokens
+            room = max(1, min(batch_size, batch_tokens // longest)) - len(batch.rows)
+            if waiting and room > 0:
+                batch.add(waiting[:room])
+                waiting = waiting[room:]
+            # in stages, so that a row which ends early makes room for another
+            left = min(generation.max_new_tokens - row.made for row in batch.rows)
+            self._go_on(batch, generation, min(_STAGE, left) if batch_size > 1 else left)
+            seconds = (time.perf_counter() - began) / len(batch.rows)
+            for row in batch.rows:
+                row.seconds += seconds
+            for row in batch.leave(lambda row: bool(row.reason)):
+                text = self._text(row.ids[len(row.prompt) :])
+                yield self.as_prediction(row.example, generation, text, row.reason, row.seconds)
 
     def stream(self, example: Example, generation: Generation) -> Iterator[str]:
         """The answer to one example, in pieces as they are made; together they are what `answer` gives.
@@ -116,13 +130,15 @@ class Engine:
         Raises:
             UserError: as `prompt`.
         """
-        streamer, ids = _TokenStream(), self.prompt(example)
-        made: list[tuple[str, str]] = []
+        streamer, row = _TokenStream(), Row(example, self.prompt(example))
         failures: list[Exception] = []
 
         def work() -> None:
             try:
-                made.extend(self._generate([ids], generation, streamer))
+                self.activate()
+                batch = Batch(self.model, self.encoding.tokenizer.pad_id)
+                batch.add([row])
+                self._go_on(batch, generation, generation.max_new_tokens, streamer)
             except Exception as error:
                 failures.append(error)
             streamer.end()  # else the reader below waits for ever
@@ -138,7 +154,7 @@ class Engine:
         thread.join()
         if failures:
             raise failures[0]
-        yield made[0][0][len(shown) :]
+        yield self._text(row.ids[len(row.prompt) :])[len(shown) :]
 
     def _certain(self, ids: list[int]) -> str:
         """What of an unfinished answer will stay: no half character, no blank at its end, no beginning of a mark."""
@@ -175,58 +191,37 @@ class Engine:
         turns = example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
         return tuple(disarmed(turn, self._marks) for turn in turns)
 
-    def _generate(
-        self, prompts: list[list[int]], generation: Generation, streamer: Any = None
-    ) -> list[tuple[str, str]]:
-        """(text, finish reason) of each prompt.
-
-        What all prompts begin with is run once; the rest is padded on the left, so that all answers begin together.
-        """
-        shared = _common_prefix(prompts) if len(prompts) > 1 else 0
-        shared = shared if shared >= _WORTH_SHARING else 0
-        longest = max(map(len, prompts))
-        pad = self.encoding.tokenizer.pad_id
-        device = self.model.device
-        ids_BT = torch.tensor([p[:shared] + [pad] * (longest - len(p)) + p[shared:] for p in prompts], device=device)
-        mask = [[1] * shared + [0] * (longest - len(p)) + [1] * (len(p) - shared) for p in prompts]
-        self.activate()
-        cache = self._prefix_cache(prompts[0][:shared], len(prompts)) if shared else None
-        ending = Ending(longest, self.stops, self.encoding.template.marks, self.encoding.tokenizer.decode)
-        drawing = LogitsProcessorList([Drawing(generation, prompts)] if generation.temperature else [])
+    def _go_on(self, batch: Batch, generation: Generation, steps: int, streamer: Any = None) -> None:
+        """Make some more tokens of every row's answer, and note which are done."""
+        columns, tokenizer = batch.columns, self.encoding.tokenizer
+        starts = [columns - row.made for row in batch.rows]
+        ending = Ending(starts, self.stops, self.encoding.template.marks, tokenizer.decode)
+        draws = [row.draw(generation) for row in batch.rows] if generation.temperature else []
         with torch.inference_mode():
             made_BT = self.model.generate(
-                input_ids=ids_BT,
-                attention_mask=torch.tensor(mask, device=device),
-                max_new_tokens=generation.max_new_tokens,
+                input_ids=batch.ids_BT(),
+                attention_mask=batch.mask_BT,
+                max_new_tokens=steps,
                 do_sample=False,
                 repetition_penalty=generation.repetition_penalty,
                 use_cache=True,
-                pad_token_id=pad,
+                pad_token_id=tokenizer.pad_id,
                 eos_token_id=list(self.stops),
-                logits_processor=drawing,
+                logits_processor=LogitsProcessorList([Drawing(generation, draws)] if draws else []),
                 stopping_criteria=StoppingCriteriaList([ending]),
                 streamer=streamer,
-                past_key_values=cache,
+                past_key_values=batch.cache,
             )
-        return [self._ended(new.tolist(), ending.reasons.get(row)) for row, new in enumerate(made_BT[:, longest:])]
+        batch.grown(made_BT.shape[1] - columns)
+        for number, (row, new) in enumerate(zip(batch.rows, made_BT[:, columns:].tolist(), strict=True)):
+            length, row.reason = ending.reasons.get(number, (row.made + len(new), ""))
+            row.ids += new[: length - row.made]
+            if not row.reason and row.made >= generation.max_new_tokens:
+                row.reason = "length"
 
-    @torch.inference_mode()
-    def _prefix_cache(self, prefix: list[int], copies: int) -> DynamicCache:
-        """Keys and values of a prefix, computed once and repeated for each row."""
-        cache = DynamicCache(config=self.model.config)
-        self.model(
-            input_ids=torch.tensor([prefix], device=self.model.device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache.batch_repeat_interleave(copies)
-        return cache
-
-    def _ended(self, ids: list[int], ended: tuple[int, str] | None) -> tuple[str, str]:
-        length, reason = ended or (len(ids), "length")
-        text = self.encoding.tokenizer.decode(ids[:length])
-        return before_marks(text, self.encoding.template.marks).strip(), reason
+    def _text(self, ids: list[int]) -> str:
+        """An answer's text."""
+        return before_marks(self.encoding.tokenizer.decode(ids), self.encoding.template.marks).strip()
 
 
 class _TokenStream(BaseStreamer):  # type: ignore[misc]
@@ -252,28 +247,6 @@ class _TokenStream(BaseStreamer):  # type: ignore[misc]
         while (new := self._queue.get()) is not None:
             ids += new
             yield ids
-
-
-def _batches(
-    asked: list[tuple[Example, list[int]]], batch_size: int, batch_tokens: int, answer: int
-) -> Iterator[list[tuple[Example, list[int]]]]:
-    """Prompts of similar length together, the longest first."""
-    group: list[tuple[Example, list[int]]] = []
-    for one in sorted(asked, key=lambda pair: -len(pair[1])):
-        full = len(group) == batch_size or (group and (len(group) + 1) * (len(group[0][1]) + answer) > batch_tokens)
-        if full:
-            yield group
-            group = []
-        group.append(one)
-    if group:
-        yield group
-
-
-def _common_prefix(prompts: list[list[int]]) -> int:
-    """How many first ids all prompts share; each keeps at least one of its own."""
-    first, last = min(prompts), max(prompts)
-    limit = min(map(len, prompts)) - 1
-    return next((n for n in range(limit) if first[n] != last[n]), limit)
 
 
 def load_engine(

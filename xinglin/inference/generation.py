@@ -91,10 +91,10 @@ def stored_generation(folder: str) -> Generation:
 class Drawing(LogitsProcessor):  # type: ignore[misc]
     """Turns the greedy choice into a draw: scores of (B, V) get noise, each row from its own generator."""
 
-    def __init__(self, generation: Generation, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, generation: Generation, generators: Sequence[torch.Generator]) -> None:
         self._temperature = generation.temperature
         self._nucleus = TopPLogitsWarper(generation.top_p) if generation.top_p < 1 else None
-        self._generators = [_generator(generation.seed, ids) for ids in prompts]
+        self._generators = generators
 
     def __call__(self, input_ids: Any, scores: Any) -> torch.Tensor:
         """Scores whose maximum is the token drawn. Source: Gumbel 1954; Maddison et al., "A* Sampling", 2014."""
@@ -106,7 +106,8 @@ class Drawing(LogitsProcessor):  # type: ignore[misc]
         return scores_BV - torch.log(-torch.log(noise_BV))
 
 
-def _generator(seed: int, ids: Sequence[int]) -> torch.Generator:
+def generator(seed: int, ids: Sequence[int]) -> torch.Generator:
+    """What the answer to a prompt is drawn with."""
     digest = hashlib.sha256(f"{seed} {list(ids)}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
@@ -119,25 +120,25 @@ class Ending(StoppingCriteria):  # type: ignore[misc]
     """
 
     def __init__(
-        self, start: int, stops: Sequence[int], marks: Sequence[str], decode: Callable[[list[int]], str]
+        self, starts: Sequence[int], stops: Sequence[int], marks: Sequence[str], decode: Callable[[list[int]], str]
     ) -> None:
-        self._start, self._stops, self._marks, self._decode = start, frozenset(stops), marks, decode
+        self._starts, self._stops, self._marks, self._decode = starts, frozenset(stops), marks, decode
         self.reasons: dict[int, tuple[int, str]] = {}
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> torch.Tensor:
         """Which rows are done, (B,)."""
-        new_BT = input_ids[:, self._start :]
-        length = new_BT.shape[1]
-        looping = set(_looping(new_BT)) if length % _LOOK_EVERY == 0 else set()
-        tails = new_BT[:, -_MARK_TOKENS:].tolist()
-        for row, tail in enumerate(tails):
+        lengths = [input_ids.shape[1] - start for start in self._starts]
+        look = any(length % _LOOK_EVERY == 0 for length in lengths)
+        looping = set(_looping(input_ids, lengths)) if look else set()
+        tails = input_ids[:, -_MARK_TOKENS:].tolist()
+        for row, (tail, length) in enumerate(zip(tails, lengths, strict=True)):
             if row in self.reasons:
                 continue
             if tail[-1] in self._stops:
                 self.reasons[row] = (length - 1, "stop")
-            elif self._marks and _marked(self._decode(tail), self._marks):
+            elif self._marks and _marked(self._decode(tail[-length:]), self._marks):
                 self.reasons[row] = (length, "stop")
-            elif row in looping:
+            elif length % _LOOK_EVERY == 0 and row in looping:
                 self.reasons[row] = (length, "repetition")
         return torch.tensor([row in self.reasons for row in range(len(tails))], device=input_ids.device)
 
@@ -151,12 +152,14 @@ def before_marks(text: str, marks: Sequence[str]) -> str:
     return text[: min((place for mark in marks if (place := text.find(mark)) >= 0), default=len(text))]
 
 
-def _looping(new_BT: torch.Tensor) -> list[int]:
-    """Rows whose end is one piece, said again and again."""
-    length = new_BT.shape[1]
-    found = torch.zeros(len(new_BT), dtype=torch.bool, device=new_BT.device)
+def _looping(ids_BT: torch.Tensor, lengths: Sequence[int]) -> list[int]:
+    """Rows whose end is one piece, said again and again; of each row the last `lengths` tokens are the answer."""
+    columns = ids_BT.shape[1]
+    own_B = torch.tensor(lengths, device=ids_BT.device)
+    found_B = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
     for period in range(1, _LONGEST_PERIOD + 1):
         span = period * max(_TIMES, -(-_SPAN // period))
-        if span <= length:
-            found |= (new_BT[:, length - span + period :] == new_BT[:, length - span : length - period]).all(1)
-    return found.nonzero().flatten().tolist()
+        if span <= max(lengths):
+            same_B = (ids_BT[:, columns - span + period :] == ids_BT[:, columns - span : columns - period]).all(1)
+            found_B |= same_B & (own_B >= span)
+    return found_B.nonzero().flatten().tolist()

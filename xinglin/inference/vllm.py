@@ -45,11 +45,6 @@ class VllmEngine(Engine):
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[Prediction]:
         """As `Engine.answer`; vLLM makes its batches itself."""
-        return super().answer(examples, generation, max(1, len(examples)), 1 << 60)
-
-    def _generate(
-        self, prompts: list[list[int]], generation: Generation, streamer: Any = None
-    ) -> list[tuple[str, str]]:
         from vllm import SamplingParams
 
         marks = self.encoding.template.marks
@@ -63,9 +58,11 @@ class VllmEngine(Engine):
             stop_token_ids=list(self.stops),
             skip_special_tokens=True,
         )
-        asked = [{"prompt_token_ids": ids} for ids in prompts]
-        made = [one.outputs[0] for one in self.llm.generate(asked, settings, lora_request=self.lora)]
-        return [(before_marks(one.text, marks).strip(), one.finish_reason) for one in made]
+        asked = [{"prompt_token_ids": self.prompt(one)} for one in examples]
+        for example, made in zip(examples, self.llm.generate(asked, settings, lora_request=self.lora), strict=True):
+            [answer] = made.outputs
+            text = before_marks(answer.text, marks).strip()
+            yield self.as_prediction(example, generation, text, answer.finish_reason)
 
 
 def load_vllm(
