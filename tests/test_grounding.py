@@ -8,6 +8,7 @@ import torch
 from xinglin.backbone import Precision
 from xinglin.errors import UserError
 from xinglin.inference.chat import Chat
+from xinglin.inference.documents import Documents
 from xinglin.inference.engine import load_engine
 from xinglin.inference.generation import Generation
 from xinglin.inference.grounding import Grounding, answer_grounded
@@ -44,6 +45,50 @@ def test_facts_are_found(grounding, question, text):
     found = grounding.retriever.find(question)
     assert found.text.startswith(text)
     assert found.facts
+
+
+@pytest.mark.parametrize(
+    ("question", "meant"),
+    [
+        ("胆里头有石头一公分多，不开刀怎么治", {"胆囊结石病", "胆结石", "胆石症", "胆囊结石"}),
+        ("裁缝说她脊梁骨是歪的，是怎么引起的", {"脊柱侧凸", "特发性脊柱侧凸", "脊柱侧凸畸形"}),
+        ("娃晚上老磨牙，是啥原因", {"磨牙症"}),
+    ],
+)
+def test_an_illness_in_a_persons_own_words(grounding, question, meant):
+    prepared = grounding.prepare(ask(question))
+    assert prepared.kind == "answered"
+    assert set(prepared.found.subjects) <= meant
+    if prepared.found.guessed:
+        assert f"您说的按“{prepared.found.subjects[0]}”来查" in prepared.text
+
+
+def test_complaints_get_departments_and_no_disease(grounding):
+    prepared = grounding.prepare(ask("吃完饭躺下就有酸水往嗓子眼冒，胸口后头烧得慌，好几个月了，是什么病"))
+    assert (prepared.kind, prepared.example) == ("answered", None)
+    assert "消化内科" in prepared.found.departments
+    assert prepared.found.subjects == ()
+    assert "不能只凭描述判断" in prepared.text
+
+
+def test_a_doctors_name_that_the_graph_has_not_is_no_other(grounding):
+    for name in ("血小板走失症", "胰岛漂移症", "反向饱嗝综合征"):
+        assert grounding.prepare(ask(f"{name}有哪些症状？")).kind != "answered"
+
+
+def test_own_documents_answer_first(tmp_path, engine):
+    (tmp_path / "规范.md").write_text("# 湿疹\n## 随访\n湿疹患者每两周到本院皮肤科随访一次。\n", "utf-8")
+    own = Grounding(load_cmekg(), Documents(str(tmp_path)))
+    prepared = own.prepare(ask("湿疹多久随访一次？"))
+    assert prepared.sources == [("湿疹患者每两周到本院皮肤科随访一次。", "规范.md › 湿疹 › 随访")]
+    assert prepared.example.question.input == "湿疹患者每两周到本院皮肤科随访一次。"
+    said = own.finish(prepared, engine.as_prediction(prepared.example, Generation(4), "每两周到本院皮肤科随访一次。"))
+    assert (said.worded_by, said.unsupported) == ("model", ())
+    wrong = own.finish(prepared, engine.as_prediction(prepared.example, Generation(4), "每两周随访，用高血压药。"))
+    assert wrong.worded_by == "program"
+    assert "湿疹患者每两周到本院皮肤科随访一次。〔规范.md › 湿疹 › 随访〕" in wrong.text
+    assert own.prepare(ask("湿疹有哪些症状？")).found.text.startswith("湿疹的症状")
+    assert own.prepare(ask("我爸突然嘴歪了，右手拿不住筷子")).kind == "escalated"
 
 
 def test_two_diseases_are_compared(grounding):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from xinglin.dataset.vignettes import FLAGGED
-from xinglin.dataset.wording import URGENT
+from xinglin.dataset.wording import URGENT, Line
 from xinglin.inference.documents import Documents, Passage
 from xinglin.inference.engine import Engine
 from xinglin.inference.generation import Generation
@@ -196,14 +196,17 @@ def _taken(answer: str, given: str) -> float:
 
 def in_plain_words(found: Found) -> str:
     """The facts in a fixed sentence, without any model."""
-    said = "；".join(f"{line.about}的{line.word}{_verb(line.word)}{line.listed}" for line in found.lines)
+    said = "；".join(f"{line.about}的{line.word}{_verb(line)}{line.listed}" for line in found.lines)
     may = f"根据{'、'.join(found.signs)}，可能是{'、'.join(found.subjects)}，也可能是别的病。" if found.signs else ""
     urgent = URGENT if any(map(EMERGENCY.search, found.subjects)) else ""
     return f"{may}{said}。以上为资料所载，不一定完整，请由医生判断。{urgent}"
 
 
-def _verb(word: str) -> str:
-    return "：" if word == "传染性" else "是" if word in ("就诊科室", "发病部位", "多发人群", "ICD-10编码") else "有"
+def _verb(line: Line) -> str:
+    if line.listed.startswith(("尚不", "不明", "未明", "不详")):  # 湿疹的病因尚不明确
+        return ""
+    one = ("就诊科室", "发病部位", "多发人群", "ICD-10编码")
+    return "：" if line.word == "传染性" else "是" if line.word in one else "有"
 
 
 def answer_grounded(

@@ -43,6 +43,12 @@ _HARDLY = 2  # characters
 _SURE, _HELD = 0.1, 0.7  # likeness, and share of one name, from which an illness is taken to be meant
 _FORMAL = re.compile("([^的了是得患有叫说怕像为会，。、,.？！?! ]{2,6}?)(综合征|综合症|症|炎|瘤|癌)")
 """A name as doctors make them: who says one that the graph has not means no other."""
+_QUALIFIER = re.compile(
+    "(妊娠|小儿|儿童|新生儿|婴幼?儿?|胎儿|老年|产后|术后|女性?|男性?|额叶|颞叶|顶叶|枕叶|转移|重症|中毒|[\u4e00-\u9fff]{1,2}(?=性))(?:性|期|合并)?"
+)
+"""What makes an illness a special one; of children and the old, only where the person says so in these words."""
+_USUAL = "急 慢 流行 单纯 原发 特发 传染 复发 良"
+"""Qualifiers that people leave out of their own words for an illness."""
 _SHARED = 0.7  # share of its characters that a mistyped one has in common with the name that is meant
 _CLOSE = 0.75  # share of the best score from which another one may be meant too
 _STEEP = 3  # how much more the likelier diseases count for a department
@@ -145,7 +151,15 @@ class Retriever:
                 return found
         likely = self._recognizer.rank(text)
         near = [one for one in likely if one.score >= _CLOSE * likely[0].score]
-        sure = [one for one in near if one.likeness >= _SURE and one.held >= _HELD and not _other_name(text, one.name)]
+        said = {one.entity for one in told}
+        sure = [
+            one
+            for one in near
+            if one.likeness >= _SURE
+            and one.held >= _HELD
+            and not _other_name(text, one.name)
+            and (one.name in said or not _narrower(text, one.name, _USUAL))
+        ]
         topic = asked.best(_TOPICS_OF_DISEASES)
         if topic == "disease" or (not sure and not named and len(signs) >= MIN_SIGNS and topic in _OF_SIGNS):
             return Found((), (), (topic,), tuple(signs), departments=self._departments(likely) if signs else ())
@@ -156,7 +170,7 @@ class Retriever:
             return Found((), (), (), tuple(signs))
         entries = [self._pool.by_name[name] for name in names]
         having = [entry for entry in entries if entry.objects(topic)]
-        entry = having[0] if having else self._same(entries[0], topic) or entries[0]
+        entry = having[0] if having else self._same(entries[0], topic, text) or entries[0]
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
     def _departments(self, likely: Sequence[Likely]) -> tuple[str, ...]:
@@ -185,9 +199,10 @@ class Retriever:
         names = tuple(entry.name for entry in entries)
         return Found(self._answering(entries, topic, told), names, (topic,), ())
 
-    def _same(self, entry: Entry, topic: str) -> Entry | None:
+    def _same(self, entry: Entry, topic: str, text: str) -> Entry | None:
         """An entry of the same disease, or nearly so, of which something is known on a topic."""
-        others = (self._pool.by_name[name] for name in (*self._near[entry.name], *self._longer(entry.name)))
+        names = (*self._near[entry.name], *self._longer(entry.name))
+        others = (self._pool.by_name[name] for name in names if not _narrower(text, name))
         return next((one for one in others if one.objects(topic)), None)
 
     def _longer(self, name: str) -> list[str]:
@@ -331,6 +346,11 @@ def _other_name(text: str, name: str) -> bool:
     """Whether a text has a name as doctors make them, and it is another one."""
     named = [found[1] for found in _FORMAL.finditer(text)]
     return bool(named) and all(sum(part in name for part in one) < _SHARED * len(one) for one in named)
+
+
+def _narrower(text: str, name: str, but: str = "") -> bool:
+    """Whether a name says more than a person did: 妊娠期急性脂肪肝 is another illness than 脂肪肝."""
+    return any(found[1] not in text and found[1] not in but for found in _QUALIFIER.finditer(name))
 
 
 def _whole(text: str, one: Mention) -> bool:
