@@ -1,4 +1,4 @@
-r"""Does an answer depend on the batch it came in? In fp32 no; in bf16 the last digits of logits do, and now and then a word.
+"""Does an answer depend on its batch? In fp32 no; in bf16 the last digits of logits do, and now and then a word.
 
     python benchmarks/infer_speed/agreement.py --lora_weights runs/demo/adapter --records_path PATH
 
