@@ -22,6 +22,7 @@ from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker
 from xinglin.knowledge.policy import EMERGENCY, RED_FLAGS, SOON
 from xinglin.knowledge.terms import normalize
+from xinglin.prompts import disarmed
 from xinglin.records import Example, Prediction, Turn
 
 Kind = Literal["answered", "referred", "abstained", "escalated"]
@@ -114,7 +115,7 @@ class Grounding:
             example: its last question is the one; what stands in its `input` is left where it is.
             before: subjects of the turn before.
         """
-        question = example.question.content
+        question = disarmed(example.question, ()).content
         alert = triage(question)
         if alert and alert.urgent:
             return Prepared("escalated", alert.text, None, None, alert)

@@ -23,7 +23,7 @@ from xinglin.inference.grounding import Answer, Grounding, Prepared, answer_grou
 from xinglin.inference.options import ChatConfig, InferConfig
 from xinglin.inference.vllm import load_vllm
 from xinglin.knowledge.graph import open_graph
-from xinglin.prompts import with_knowledge
+from xinglin.prompts import disarmed, with_knowledge
 from xinglin.records import Example, Prediction, Turn
 
 log = logging.getLogger(__name__)
@@ -178,12 +178,13 @@ def show_grounded(engine: Engine, generation: Generation, grounding: Grounding, 
 
 
 def _to_terminal(engine: Engine, example: Example, generation: Generation, grounding: Grounding | None) -> None:
-    print(f"\n问题：{example.question.content}")
+    shown = disarmed(example.question, ())  # no control character reaches the terminal
+    print(f"\n问题：{shown.content}")
     if grounding:
         show_grounded(engine, generation, grounding, grounding.prepare(example))
         return
-    if example.question.input:
-        print(f"资料：{example.question.input}")
+    if shown.input:
+        print(f"资料：{shown.input}")
     print("回答：", end="", flush=True)
     for piece in engine.stream(example, generation):
         print(piece, end="", flush=True)

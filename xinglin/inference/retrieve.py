@@ -49,8 +49,10 @@ _QUALIFIER = re.compile(
 """What makes an illness a special one; of children and the old, only where the person says so in these words."""
 _USUAL = "急 慢 流行 单纯 原发 特发 传染 复发 良"
 """Qualifiers that people leave out of their own words for an illness."""
+_PLAIN, _CHILDREN = "流行 单纯 原发 特发 传染", " 小儿 儿童 婴 婴儿 婴幼儿"
+"""Those that make no other illness of it; and those of a child's illness, where the question is about a child."""
 _SHARED = 0.7  # share of its characters that a mistyped one has in common with the name that is meant
-_CLOSE = 0.75  # share of the best score from which another one may be meant too
+_CLOSE = 0.92  # share of the best score from which another one may be meant too
 _STEEP = 3  # how much more the likelier diseases count for a department
 _JOINED = re.compile("[、,，和及与 ]?")
 _TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适", "早期妊娠", "妊娠"})
@@ -202,14 +204,14 @@ class Retriever:
     def _same(self, entry: Entry, topic: str, text: str) -> Entry | None:
         """An entry of the same disease, or nearly so, of which something is known on a topic."""
         names = (*self._near[entry.name], *self._longer(entry.name))
-        others = (self._pool.by_name[name] for name in names if not _narrower(text, name))
+        theirs = _PLAIN + (_CHILDREN if patient(text).child else "")
+        others = (self._pool.by_name[name] for name in names if not _narrower(text, name, theirs))
         return next((one for one in others if one.objects(topic)), None)
 
     def _longer(self, name: str) -> list[str]:
-        """Names that hold a name or are held by it, and are hardly longer or shorter (椎间盘突出症, 腰椎间盘突出症)."""
-        close = (other for other in self._pool.by_name if abs(len(other) - len(name)) <= _HARDLY)
-        held = [other for other in close if other != name and (name in other or other in name)]
-        return sorted(held, key=lambda other: (abs(len(other) - len(name)), other))
+        """Names that hold a name and are hardly longer (椎间盘突出症, 腰椎间盘突出症)."""
+        close = (other for other in self._pool.by_name if len(name) < len(other) <= len(name) + _HARDLY)
+        return sorted((other for other in close if name in other), key=lambda other: (len(other), other))
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
