@@ -178,6 +178,15 @@ def test_what_facts_do_not_support_is_named(grounding, engine):
     assert grounding.finish(prepared, silent).worded_by == "program"
 
 
+def test_an_answer_that_strays_into_the_question_is_replaced(grounding, engine):
+    asked = ask("打搅了，秋天的时候湿疹病发更频繁了，家里人都很担心，湿疹要挂什么科")
+    prepared = grounding.prepare(asked)
+    for text, by in (("湿疹的就诊科室是皮肤科。", "model"), ("秋天的时候病发更频繁的就诊科室是皮肤科。", "program")):
+        said = grounding.finish(prepared, engine.as_prediction(prepared.example, Generation(4), text))
+        assert said.worded_by == by
+        assert "频繁" not in said.text
+
+
 def test_many_questions_each_get_one_answer(grounding, engine):
     texts = ["湿疹挂什么科？", "今天星期几", "白癜风会传染吗？", "不想活了"]
     asked = [Example(str(n), (Turn("user", text),)) for n, text in enumerate(texts)]

@@ -42,6 +42,7 @@ _SEEN_AT = (
     "加重或出现新的不适请尽快就医。"
 )
 _ENOUGH = 0.8  # of the facts that a model's answer must say
+_STRAYED = 3  # pairs of characters that a model's answer may have from the question alone
 _ASK = "目前到了哪一步、有哪些选择、各有什么好处和风险、平时要注意什么、多久复查一次。"
 
 
@@ -147,7 +148,8 @@ class Grounding:
         question = prepared.example.question.content if prepared.example else ""
         check = check_answer(prediction.answer, found.facts, self.linker, question)
         unsupported = tuple(dict.fromkeys((*check.unsupported, *check.contradicted)))
-        holds = not unsupported and check.recall >= _ENOUGH and prediction.finish_reason != "length"
+        strayed = _strayed(prediction.answer, question, found.text) > _STRAYED
+        holds = not unsupported and not strayed and check.recall >= _ENOUGH and prediction.finish_reason == "stop"
         text = prediction.answer if holds else in_plain_words(found)
         text = text if text.startswith(prepared.text) else prepared.text + text
         return Answer(
@@ -182,6 +184,13 @@ class Grounding:
         """Where the first subject is seen, as far as the graph knows."""
         line = next(filter(None, map(self.retriever.department, found.subjects)), None)
         return f"{line.about}的{line.word}是{line.listed}，可以到那里就诊。" if line else ""
+
+
+def _strayed(answer: str, question: str, facts: str) -> int:
+    """How many pairs of characters an answer has from the question's story alone (秋天的病发有癫痫病)."""
+    plain, told, known = normalize(answer), normalize(question), normalize(facts)
+    pairs = {plain[place : place + 2] for place in range(len(plain) - 1)}
+    return sum(pair in told and pair not in known for pair in pairs)
 
 
 def _texts(passages: Sequence[Passage]) -> list[str]:
