@@ -131,8 +131,7 @@ class Grounding:
             return Prepared(*self._without(found), None, found, None)
         turn = replace(example.question, input=found.text)
         asked = replace(example, turns=(*_earlier(example), turn), facts=found.facts, knowledge="facts")
-        flags = [sign for sign in found.signs if sign in RED_FLAGS - SOON]
-        text = FLAGGED.format(flags="、".join(flags)) if flags else ""
+        text = _flagged(found)
         if found.guessed:
             text += _UNDERSTOOD.format(name=found.subjects[0])
         return Prepared("answered", text, asked, found, None)
@@ -175,7 +174,7 @@ class Grounding:
             return "referred", _MISSING.format(subjects=names, department=self._where(found), ask=_ASK)
         if found.departments:
             where = "或".join(found.departments)
-            return "answered", _SEEN_AT.format(where=where)
+            return "answered", _flagged(found) + _SEEN_AT.format(where=where)
         if len(found.signs) > 1:
             return "abstained", _NO_DISEASE.format(signs="、".join(found.signs))
         return "abstained", NOTHING
@@ -184,6 +183,12 @@ class Grounding:
         """Where the first subject is seen, as far as the graph knows."""
         line = next(filter(None, map(self.retriever.department, found.subjects)), None)
         return f"{line.about}的{line.word}是{line.listed}，可以到那里就诊。" if line else ""
+
+
+def _flagged(found: Found) -> str:
+    """What to say first where red flags are among the signs."""
+    flags = [sign for sign in found.signs if sign in RED_FLAGS - SOON]
+    return FLAGGED.format(flags="、".join(flags)) if flags else ""
 
 
 def _strayed(answer: str, question: str, facts: str) -> int:

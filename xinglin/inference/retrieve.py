@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from itertools import islice
 
 from xinglin.dataset.clean import Entry, clean
 from xinglin.dataset.forms import OWN, SHARED
@@ -108,7 +109,6 @@ class Retriever:
         lay = _lay_names()
         names = {name: meant[0] for name, meant in lay.items()}
         self.linker = linker.with_names(names, {entry.name: entry.kind for entry in self._pool.entries})
-        self._lay = lay
         self._recognizer = Recognizer(self._pool.entries, lay)
         self._near = _near(self._pool.entries)
         self._words = load_wording().words
@@ -164,7 +164,8 @@ class Retriever:
         ]
         topic = asked.best(_TOPICS_OF_DISEASES)
         if topic == "disease" or (not sure and not named and len(signs) >= MIN_SIGNS and topic in _OF_SIGNS):
-            return Found((), (), (topic,), tuple(signs), departments=self._departments(likely) if signs else ())
+            seen_at = self._departments(likely, patient(text)) if signs else ()
+            return Found((), (), (topic,), tuple(signs), departments=seen_at)
         if asked.topics[topic] < _ASKED:
             return Found((), tuple(named), (), ())
         names = [one.name for one in sure] or [*named][-1:]
@@ -175,14 +176,16 @@ class Retriever:
         entry = having[0] if having else self._same(entries[0], topic, text) or entries[0]
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
-    def _departments(self, likely: Sequence[Likely]) -> tuple[str, ...]:
+    def _departments(self, likely: Sequence[Likely], who: Patient) -> tuple[str, ...]:
         """Where people with such complaints are seen: the departments of the likeliest diseases, by their weight."""
         weights: Counter[str] = Counter()
         for one in likely:
-            seen = self._pool.by_name[one.name].objects("department")
+            entry = self._pool.by_name[one.name]
+            seen = entry.objects("department") if _may_have(entry, who) else []
             for name in seen:
                 weights[name] += one.score**_STEEP / len(seen)  # type: ignore[assignment]
-        return tuple(name for name, _ in weights.most_common(_MOST))
+        fitting = (name for name, _ in weights.most_common() if not (who.sex == "男" and "妇" in name))
+        return tuple(islice(fitting, _MOST))
 
     def _about(self, named: Sequence[str], told: Sequence[Mention], asked: Asked) -> Found:
         """What the graph says of the subjects that a question names."""
