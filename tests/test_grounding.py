@@ -122,6 +122,9 @@ def test_a_question_that_follows_keeps_its_subject(grounding):
     first = grounding.retriever.find("湿疹有哪些症状？")
     assert grounding.retriever.find("那要挂什么科？", first.subjects).text.startswith("湿疹的就诊科室")
     assert grounding.retriever.find("那要挂什么科？").lines == ()
+    other = grounding.retriever.find("那胆里头有石头一公分多呢，不开刀怎么治", first.subjects)
+    assert other.subjects
+    assert "湿疹" not in other.subjects
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,9 @@ class Retriever:
         subjects = list(dict.fromkeys(one.entity for one in told if self._is_subject(one.entity)))
         named = [name for name in subjects if name not in signs] or (subjects if len(signs) < MIN_SIGNS else [])
         own = tuple(dict.fromkeys(one.text for one in told if one.entity in named))
-        if not told:
+        if not told and not self._meant(
+            text, told
+        ):  # a new illness in a person's own words is no question that follows
             named = list(before)
         if asked.unanswerable:
             return Found((), tuple(named), (UNANSWERABLE,), tuple(signs), own)
@@ -151,20 +153,10 @@ class Retriever:
             found = self._complaints(signs, patient(text), asked)
             if found.lines:
                 return found
-        likely = self._recognizer.rank(text)
-        near = [one for one in likely if one.score >= _CLOSE * likely[0].score]
-        said = {one.entity for one in told}
-        sure = [
-            one
-            for one in near
-            if one.likeness >= _SURE
-            and one.held >= _HELD
-            and not _other_name(text, one.name)
-            and (one.name in said or not _narrower(text, one.name, _USUAL))
-        ]
+        sure = self._meant(text, told)
         topic = asked.best(_TOPICS_OF_DISEASES)
         if topic == "disease" or (not sure and not named and len(signs) >= MIN_SIGNS and topic in _OF_SIGNS):
-            seen_at = self._departments(likely, patient(text)) if signs else ()
+            seen_at = self._departments(self._recognizer.rank(text), patient(text)) if signs else ()
             return Found((), (), (topic,), tuple(signs), departments=seen_at)
         if asked.topics[topic] < _ASKED:
             return Found((), tuple(named), (), ())
@@ -175,6 +167,20 @@ class Retriever:
         having = [entry for entry in entries if entry.objects(topic)]
         entry = having[0] if having else self._same(entries[0], topic, text) or entries[0]
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
+
+    def _meant(self, text: str, told: Sequence[Mention]) -> list[Likely]:
+        """The illnesses that a person's own words surely mean, the likeliest first."""
+        likely = self._recognizer.rank(text)
+        said = {one.entity for one in told}
+        return [
+            one
+            for one in likely
+            if one.score >= _CLOSE * likely[0].score
+            and one.likeness >= _SURE
+            and one.held >= _HELD
+            and not _other_name(text, one.name)
+            and (one.name in said or not _narrower(text, one.name, _USUAL))
+        ]
 
     def _departments(self, likely: Sequence[Likely], who: Patient) -> tuple[str, ...]:
         """Where people with such complaints are seen: the departments of the likeliest diseases, by their weight."""
