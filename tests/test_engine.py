@@ -11,13 +11,14 @@ from xinglin.inference import engine as module
 from xinglin.inference import rows
 from xinglin.inference.engine import load_engine, load_engines
 from xinglin.inference.generation import (
-    Drawing,
-    Ending,
     Generation,
     _looping,
     before_marks,
+    drawn,
     generator,
+    penalized,
     stored_generation,
+    why_ended,
 )
 from xinglin.inference.rows import common_prefix
 from xinglin.records import Example, Turn
@@ -47,10 +48,13 @@ def test_batched_streamed_and_single_answers_agree(engine):
 
 
 def test_stages_change_no_answer(engine, monkeypatch):
-    single, drawn_alone = answers(engine, QUESTIONS, batch_size=1), drawn(engine, QUESTIONS, SAMPLED, batch_size=1)
+    single, drawn_alone = (
+        answers(engine, QUESTIONS, batch_size=1),
+        drawn_answers(engine, QUESTIONS, SAMPLED, batch_size=1),
+    )
     monkeypatch.setattr(module, "_STAGE", 5)
     assert answers(engine, QUESTIONS, batch_size=3) == single
-    assert drawn(engine, QUESTIONS, SAMPLED, batch_size=4) == drawn_alone
+    assert drawn_answers(engine, QUESTIONS, SAMPLED, batch_size=4) == drawn_alone
 
 
 def test_a_shared_prefix_changes_no_answer(engine, monkeypatch):
@@ -82,57 +86,64 @@ def test_only_new_tokens_are_decoded_and_the_end_is_seen(engine, monkeypatch):
 SAMPLED = Generation(12, temperature=0.9, top_p=0.95, seed=7)
 
 
-def drawn(engine, questions, generation, **options):
+def drawn_answers(engine, questions, generation, **options):
     made = {one.id: one.answer for one in engine.answer(questions, generation, **options)}
     return [made[one.id] for one in questions]
 
 
 def test_a_drawn_answer_depends_on_its_question_and_seed_alone(engine):
-    alone = drawn(engine, QUESTIONS, SAMPLED, batch_size=1)
-    assert drawn(engine, QUESTIONS[::-1], SAMPLED, batch_size=7) == alone[::-1]
+    alone = drawn_answers(engine, QUESTIONS, SAMPLED, batch_size=1)
+    assert drawn_answers(engine, QUESTIONS[::-1], SAMPLED, batch_size=7) == alone[::-1]
     assert ["".join(engine.stream(one, SAMPLED)) for one in QUESTIONS] == alone
-    assert drawn(engine, QUESTIONS, replace(SAMPLED, seed=8)) != alone
-    assert drawn(engine, QUESTIONS, Generation(12)) != alone
+    assert drawn_answers(engine, QUESTIONS, replace(SAMPLED, seed=8)) != alone
+    assert drawn_answers(engine, QUESTIONS, Generation(12)) != alone
 
 
 def test_drawing_follows_the_distribution():
     probabilities = torch.tensor([0.5, 0.3, 0.2])
     scores_BV = probabilities.log().expand(4000, 3)
-    draw = Drawing(Generation(temperature=1), [generator(42, [row]) for row in range(4000)])
-    shares = torch.bincount(draw(None, scores_BV).argmax(1), minlength=3) / 4000
+    generators = [generator(42, [row]) for row in range(4000)]
+    shares = torch.bincount(drawn(scores_BV, Generation(temperature=1), generators).argmax(1), minlength=3) / 4000
     assert torch.allclose(shares, probabilities, atol=0.03)
-    nucleus = Drawing(Generation(temperature=1, top_p=0.6), [generator(42, [row]) for row in range(4000)])
-    assert torch.bincount(nucleus(None, scores_BV).argmax(1), minlength=3)[2] == 0
+    nucleus = drawn(scores_BV, Generation(temperature=1, top_p=0.6), generators)
+    assert torch.bincount(nucleus.argmax(1), minlength=3)[2] == 0
+
+
+def test_a_penalty_makes_what_stood_before_less_likely():
+    scores_BV = torch.tensor([[2.0, -2.0, 1.0], [2.0, -2.0, 1.0]])
+    assert penalized(scores_BV, [[0, 1, 1], [2]], 2.0).tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 0.5]]
+
+
+def test_a_penalised_answer_does_not_depend_on_its_batch(engine):
+    penalised = Generation(12, repetition_penalty=1.3)
+    alone = drawn_answers(engine, QUESTIONS, penalised, batch_size=1)
+    assert drawn_answers(engine, QUESTIONS, penalised, batch_size=7) == alone
+    assert alone != drawn_answers(engine, QUESTIONS, Generation(12), batch_size=7)
 
 
 def test_a_row_ends_at_a_mark_an_end_or_in_a_circle(engine):
     tokenizer = engine.encoding.tokenizer
-    texts = [tokenizer.encode(text) for text in ("好的。\n问题：还", "一二三四五六七八九十" * 9, "头痛、发热、" * 20)]
-    ids_BT = torch.tensor([row[:48] if len(row) >= 48 else row + [5] * (48 - len(row)) for row in texts])
-    ends = Ending([0, 0, 0], [tokenizer.eos_id], ("\n问题：",), tokenizer.decode)
-    done = [ends(ids_BT[:, :length], None).tolist() for length in range(1, 49)]
-    assert ends.reasons[0][1] == "stop"
-    assert before_marks(tokenizer.decode(texts[0]), ("\n问题：",)) == "好的。"
-    assert {row: why for row, (_, why) in ends.reasons.items()}[2] == "repetition"
-    assert not done[0][0]
-    assert done[-1][0]
-    fresh = Ending([0, 0], [9], (), tokenizer.decode)
-    assert fresh(torch.tensor([[3, 9], [3, 4]]), None).tolist() == [True, False]
-    assert fresh.reasons == {0: (1, "stop")}
+    texts = ("好的。\n问题：还", "一二三四五六七八九十" * 9, "头痛、发热、" * 20)
+    reasons = []
+    for text in texts:
+        ids = tokenizer.encode(text)
+        made = (why_ended(ids[:n], [tokenizer.eos_id], ("\n问题：",), tokenizer.decode) for n in range(1, len(ids) + 1))
+        reasons.append(next(filter(None, made), ""))
+    assert reasons == ["stop", "repetition", "repetition"]
+    assert before_marks(texts[0], ("\n问题：",)) == "好的。"
+    assert why_ended([3, 9], [9], (), tokenizer.decode) == "stop"
+    assert why_ended([3, 4], [9], (), tokenizer.decode) == ""
 
 
 @pytest.mark.parametrize("period", [1, 3, 7, 20])
 def test_circles_are_seen_and_lists_are_not(period):
-    piece = torch.arange(period)
-    start = torch.full((1, 9), 99)
-    around = torch.cat([start, piece.repeat(40)[None]], 1)
-    assert _looping(around, [around.shape[1]]) == [0]
+    piece, start = list(range(period)), [99] * 9
+    assert _looping(start + piece * 40)
     enough = period * max(3, -(-32 // period))
-    just = torch.cat([start, piece.repeat(40)[None, :enough]], 1)
-    assert _looping(just, [enough]) == [0]
-    assert _looping(just, [enough - 1]) == []  # the question's own words do not count
-    assert _looping(torch.cat([start, piece.repeat(40)[None, : enough - 1]], 1), [enough + 8]) == []
-    assert _looping(torch.arange(200)[None], [200]) == []
+    assert _looping((piece * 40)[:enough])
+    assert not _looping((piece * 40)[: enough - 1])
+    assert not _looping(start + (piece * 40)[: enough - 1])
+    assert not _looping(list(range(200)))
 
 
 def test_a_question_cannot_break_the_prompt(engine):

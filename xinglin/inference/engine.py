@@ -6,19 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from queue import Queue
-from threading import Thread
 from typing import Any
 
-import torch
 from peft import PeftModel
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import GenerationConfig
 
 from xinglin.backbone import Precision, agree, find_base, load_base
 from xinglin.dataset.encode import Encoding
 from xinglin.errors import UserError
-from xinglin.inference.generation import Drawing, Ending, Generation, before_marks, stored_generation
+from xinglin.inference.generation import Generation, before_marks, drawn, penalized, stored_generation, why_ended
+from xinglin.inference.on_cpu import attend_by_matmul, lay_out
 from xinglin.inference.rows import Batch, Row
 from xinglin.prompts import (
     RUN_FILE,
@@ -37,7 +34,9 @@ from xinglin.tuning.methods import Beside, adapter_settings, is_bottleneck, put_
 log = logging.getLogger(__name__)
 
 _STAGE = 16
-"""Tokens made before the answers that are done leave a batch, and others move up."""
+"""Tokens made at most before the answers that are done leave a batch, and others move up."""
+_MANY = 0.25
+"""Share of a batch's answers that are done, for them to leave at once."""
 BATCH_TOKENS = 16_384
 """Tokens of a batch, answers included. In bf16 their keys and values take 0.4 GB of the default base, 9 GB of a LLaMA
 7B."""
@@ -105,7 +104,7 @@ class Engine:
         """
         rows = (Row(example, self.prompt(example)) for example in examples)
         waiting = sorted(rows, key=lambda row: -len(row.prompt))
-        batch = Batch(self.model, self.encoding.tokenizer.pad_id)
+        batch = self._batch()
         while waiting or batch.rows:
             began = time.perf_counter()
             self.activate()
@@ -115,13 +114,12 @@ class Engine:
                 batch.add(waiting[:room])
                 waiting = waiting[room:]
             # in stages, so that a row which ends early makes room for another
-            left = min(generation.max_new_tokens - row.made for row in batch.rows)
-            self._go_on(batch, generation, min(_STAGE, left) if batch_size > 1 else left)
+            self._go_on(batch, generation, _STAGE)
             seconds = (time.perf_counter() - began) / len(batch.rows)
             for row in batch.rows:
                 row.seconds += seconds
             for row in batch.leave(lambda row: bool(row.reason)):
-                text = self._text(row.ids[len(row.prompt) :])
+                text = self._text(row.answer)
                 yield self.as_prediction(row.example, generation, text, row.reason, row.seconds)
 
     def stream(self, example: Example, generation: Generation) -> Iterator[str]:
@@ -130,37 +128,21 @@ class Engine:
         Raises:
             UserError: as `prompt`.
         """
-        streamer, row = _TokenStream(), Row(example, self.prompt(example))
-        failures: list[Exception] = []
-
-        def work() -> None:
-            try:
-                self.activate()
-                batch = Batch(self.model, self.encoding.tokenizer.pad_id)
-                batch.add([row])
-                self._go_on(batch, generation, generation.max_new_tokens, streamer)
-            except Exception as error:
-                failures.append(error)
-            streamer.end()  # else the reader below waits for ever
-
-        thread = Thread(target=work, daemon=True)
-        thread.start()
-        shown = ""
-        for so_far in streamer.prefixes():
-            text = self._certain(so_far)
+        row, batch, shown = Row(example, self.prompt(example)), self._batch(), ""
+        self.activate()
+        batch.add([row])
+        while not row.reason:
+            self.activate()  # another engine on the same base may have answered in between
+            self._go_on(batch, generation, 1)
+            text = self._certain(row.answer)
             if text.startswith(shown) and text != shown:
                 yield text[len(shown) :]
                 shown = text
-        thread.join()
-        if failures:
-            raise failures[0]
-        yield self._text(row.ids[len(row.prompt) :])[len(shown) :]
+        yield self._text(row.answer)[len(shown) :]
 
     def _certain(self, ids: list[int]) -> str:
         """What of an unfinished answer will stay: no half character, no blank at its end, no beginning of a mark."""
-        end = next((place for place, token in enumerate(ids) if token in self.stops), len(ids))
-        text = before_marks(self.encoding.tokenizer.decode(ids[:end]), self.encoding.template.marks)
-        text = text.strip().rstrip("\ufffd")
+        text = self._text(ids).rstrip("\ufffd")
         begun = [mark[:n] for mark in self.encoding.template.marks for n in range(1, len(mark))]
         cut = max((len(one) for one in begun if text.endswith(one)), default=0)
         return text[: len(text) - cut].rstrip()
@@ -191,62 +173,34 @@ class Engine:
         turns = example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
         return tuple(disarmed(turn, self._marks) for turn in turns)
 
-    def _go_on(self, batch: Batch, generation: Generation, steps: int, streamer: Any = None) -> None:
-        """Make some more tokens of every row's answer, and note which are done."""
-        columns, tokenizer = batch.columns, self.encoding.tokenizer
-        starts = [columns - row.made for row in batch.rows]
-        ending = Ending(starts, self.stops, self.encoding.template.marks, tokenizer.decode)
+    def _batch(self) -> Batch:
+        return Batch(self.model, self.encoding.tokenizer.pad_id)
+
+    def _go_on(self, batch: Batch, generation: Generation, steps: int) -> None:
+        """Make some more tokens of every row's answer, and note which are done; stops early where many are."""
         draws = [row.draw(generation) for row in batch.rows] if generation.temperature else []
-        with torch.inference_mode():
-            made_BT = self.model.generate(
-                input_ids=batch.ids_BT(),
-                attention_mask=batch.mask_BT,
-                max_new_tokens=steps,
-                do_sample=False,
-                repetition_penalty=generation.repetition_penalty,
-                use_cache=True,
-                pad_token_id=tokenizer.pad_id,
-                eos_token_id=list(self.stops),
-                logits_processor=LogitsProcessorList([Drawing(generation, draws)] if draws else []),
-                stopping_criteria=StoppingCriteriaList([ending]),
-                streamer=streamer,
-                past_key_values=batch.cache,
-            )
-        batch.grown(made_BT.shape[1] - columns)
-        for number, (row, new) in enumerate(zip(batch.rows, made_BT[:, columns:].tolist(), strict=True)):
-            length, row.reason = ending.reasons.get(number, (row.made + len(new), ""))
-            row.ids += new[: length - row.made]
-            if not row.reason and row.made >= generation.max_new_tokens:
-                row.reason = "length"
+        for _ in range(steps):
+            scores_BV = batch.step()
+            if generation.repetition_penalty != 1:
+                ids = [row.ids for row in batch.rows]
+                scores_BV = penalized(scores_BV, ids, generation.repetition_penalty)
+            if draws:
+                scores_BV = drawn(scores_BV, generation, draws)
+            batch.append(scores_BV.argmax(1).tolist())
+            for row in batch.rows:
+                row.reason = row.reason or self._ended(row, generation)
+            if sum(bool(row.reason) for row in batch.rows) >= len(batch.rows) * _MANY:
+                return
+
+    def _ended(self, row: Row, generation: Generation) -> str:
+        """Why a row ends here, if it does."""
+        reason = why_ended(row.answer, self.stops, self.encoding.template.marks, self.encoding.tokenizer.decode)
+        return reason or ("length" if row.made >= generation.max_new_tokens else "")
 
     def _text(self, ids: list[int]) -> str:
-        """An answer's text."""
-        return before_marks(self.encoding.tokenizer.decode(ids), self.encoding.template.marks).strip()
-
-
-class _TokenStream(BaseStreamer):  # type: ignore[misc]
-    """Hands on the tokens of one row as they are made."""
-
-    def __init__(self) -> None:
-        self._queue: Queue[list[int] | None] = Queue()
-        self._prompt_seen = False
-
-    def put(self, value: torch.Tensor) -> None:
-        """Take what `generate` made; the prompt comes first and is left out."""
-        if self._prompt_seen:
-            self._queue.put(value.flatten().tolist())
-        self._prompt_seen = True
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        self._queue.put(None)
-
-    def prefixes(self) -> Iterator[list[int]]:
-        """All ids so far, each time there are more."""
-        ids: list[int] = []
-        while (new := self._queue.get()) is not None:
-            ids += new
-            yield ids
+        """An answer's text, up to its end token or the mark of another turn."""
+        end = next((place for place, token in enumerate(ids) if token in self.stops), len(ids))
+        return before_marks(self.encoding.tokenizer.decode(ids[:end]), self.encoding.template.marks).strip()
 
 
 def load_engine(
@@ -274,6 +228,7 @@ def load_engine(
     model = _base(base_model, precision, quantization, tokenizer)
     if adapter:
         model = _fold(put_on(model, adapter, base_model), quantization)
+    lay_out(model)
     generation = stored_generation(adapter or base_model)
     return Engine(model.eval(), Encoding(tokenizer, prompt), base_model, adapter, generation)
 
@@ -325,6 +280,7 @@ def _base(base_model: str, precision: Precision, quantization: str, tokenizer: T
     """The base, which generates as it is told and not by settings of its own (a repetition penalty, say)."""
     model = load_base(base_model, precision, quantization=quantization)
     agree(model, tokenizer)
+    attend_by_matmul(model)
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     return model
 

@@ -7,13 +7,13 @@ what a number format's rounding does.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, StoppingCriteria, TopPLogitsWarper
+from transformers import TopPLogitsWarper
 
 from xinglin.errors import UserError, one_line
 from xinglin.prompts import RUN_FILE
@@ -88,22 +88,27 @@ def stored_generation(folder: str) -> Generation:
         raise UserError(f"{path}: its generation settings cannot be read: {one_line(error)}") from None
 
 
-class Drawing(LogitsProcessor):  # type: ignore[misc]
-    """Turns the greedy choice into a draw: scores of (B, V) get noise, each row from its own generator."""
+def drawn(scores_BV: torch.Tensor, generation: Generation, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Scores whose maximum is the token drawn, each row's from its own generator.
 
-    def __init__(self, generation: Generation, generators: Sequence[torch.Generator]) -> None:
-        self._temperature = generation.temperature
-        self._nucleus = TopPLogitsWarper(generation.top_p) if generation.top_p < 1 else None
-        self._generators = generators
+    Source: Gumbel 1954; Maddison et al., "A* Sampling", 2014.
+    """
+    scores_BV = scores_BV.float() / generation.temperature
+    if generation.top_p < 1:
+        scores_BV = TopPLogitsWarper(generation.top_p)(None, scores_BV)  # type: ignore[arg-type,assignment]
+    noise_BV = torch.stack([torch.rand(scores_BV.shape[1], generator=one) for one in generators])
+    noise_BV = noise_BV.clamp_min(torch.finfo(torch.float32).tiny).to(scores_BV.device)
+    return scores_BV - torch.log(-torch.log(noise_BV))
 
-    def __call__(self, input_ids: Any, scores: Any) -> torch.Tensor:
-        """Scores whose maximum is the token drawn. Source: Gumbel 1954; Maddison et al., "A* Sampling", 2014."""
-        scores_BV: torch.Tensor = scores.float() / self._temperature
-        if self._nucleus:
-            scores_BV = self._nucleus(input_ids, scores_BV)  # type: ignore[arg-type]
-        noise_BV = torch.stack([torch.rand(scores_BV.shape[1], generator=one) for one in self._generators])
-        noise_BV = noise_BV.clamp_min(torch.finfo(torch.float32).tiny).to(scores_BV.device)
-        return scores_BV - torch.log(-torch.log(noise_BV))
+
+def penalized(scores_BV: torch.Tensor, before: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
+    """Scores with what stood before in a row made less likely. Source: Keskar et al., "CTRL", 2019."""
+    lowered = []
+    for scores_V, ids in zip(scores_BV, before, strict=True):
+        seen = torch.tensor(sorted(set(ids)), device=scores_V.device)
+        scores = scores_V[seen]
+        lowered.append(scores_V.scatter(0, seen, torch.where(scores < 0, scores * penalty, scores / penalty)))
+    return torch.stack(lowered)
 
 
 def generator(seed: int, ids: Sequence[int]) -> torch.Generator:
@@ -112,39 +117,17 @@ def generator(seed: int, ids: Sequence[int]) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
 
-class Ending(StoppingCriteria):  # type: ignore[misc]
-    """Ends a row at an end token, where it begins another turn, or when it goes round in circles.
-
-    Attributes:
-        reasons: row → (tokens that belong to the answer, `stop` or `repetition`), of rows that have ended.
+def why_ended(
+    answer: Sequence[int], stops: Collection[int], marks: Sequence[str], decode: Callable[[list[int]], str]
+) -> str:
+    """Why an answer ends with its last token: `stop` at an end token or where it begins another turn, `repetition` when
+    it goes round in circles; an empty string where it goes on.
     """
-
-    def __init__(
-        self, starts: Sequence[int], stops: Sequence[int], marks: Sequence[str], decode: Callable[[list[int]], str]
-    ) -> None:
-        self._starts, self._stops, self._marks, self._decode = starts, frozenset(stops), marks, decode
-        self.reasons: dict[int, tuple[int, str]] = {}
-
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> torch.Tensor:
-        """Which rows are done, (B,)."""
-        lengths = [input_ids.shape[1] - start for start in self._starts]
-        look = any(length % _LOOK_EVERY == 0 for length in lengths)
-        looping = set(_looping(input_ids, lengths)) if look else set()
-        tails = input_ids[:, -_MARK_TOKENS:].tolist()
-        for row, (tail, length) in enumerate(zip(tails, lengths, strict=True)):
-            if row in self.reasons:
-                continue
-            if tail[-1] in self._stops:
-                self.reasons[row] = (length - 1, "stop")
-            elif self._marks and _marked(self._decode(tail[-length:]), self._marks):
-                self.reasons[row] = (length, "stop")
-            elif length % _LOOK_EVERY == 0 and row in looping:
-                self.reasons[row] = (length, "repetition")
-        return torch.tensor([row in self.reasons for row in range(len(tails))], device=input_ids.device)
-
-
-def _marked(text: str, marks: Sequence[str]) -> bool:
-    return any(mark in text for mark in marks)
+    if answer[-1] in stops:
+        return "stop"
+    if marks and before_marks(tail := decode(list(answer[-_MARK_TOKENS:])), marks) != tail:
+        return "stop"
+    return "repetition" if len(answer) % _LOOK_EVERY == 0 and _looping(answer) else ""
 
 
 def before_marks(text: str, marks: Sequence[str]) -> str:
@@ -152,14 +135,10 @@ def before_marks(text: str, marks: Sequence[str]) -> str:
     return text[: min((place for mark in marks if (place := text.find(mark)) >= 0), default=len(text))]
 
 
-def _looping(ids_BT: torch.Tensor, lengths: Sequence[int]) -> list[int]:
-    """Rows whose end is one piece, said again and again; of each row the last `lengths` tokens are the answer."""
-    columns = ids_BT.shape[1]
-    own_B = torch.tensor(lengths, device=ids_BT.device)
-    found_B = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+def _looping(ids: Sequence[int]) -> bool:
+    """Whether the end of an answer is one piece, said again and again."""
     for period in range(1, _LONGEST_PERIOD + 1):
         span = period * max(_TIMES, -(-_SPAN // period))
-        if span <= max(lengths):
-            same_B = (ids_BT[:, columns - span + period :] == ids_BT[:, columns - span : columns - period]).all(1)
-            found_B |= same_B & (own_B >= span)
-    return found_B.nonzero().flatten().tolist()
+        if span <= len(ids) and ids[-span + period :] == ids[-span:-period]:
+            return True
+    return False

@@ -1,0 +1,91 @@
+"""What makes answering on a CPU quicker, and changes but rounding: weights laid out once, matmuls for attention.
+
+Shape suffixes: B rows, H heads, G key and value heads, N heads that share keys, T columns, D width of a head.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "token_by_matmul"
+
+
+class LaidOut(nn.Module):
+    """A linear layer whose weight is kept as oneDNN wants it, which saves laying it out at every token.
+
+    Args:
+        linear: in bf16, on a CPU.
+        rows: tokens at a time that the layout is chosen for.
+    """
+
+    def __init__(self, linear: nn.Linear, rows: int = 32) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the linear layer gives, (…, out_features)."""
+        made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._weight, self.bias, "none", [], "")
+        return made
+
+
+def lay_out(model: nn.Module) -> None:
+    """Lay out every linear layer of a model that this can be done for; the model can't be trained or saved after it."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and _fits(child):
+                setattr(parent, name, LaidOut(child))
+
+
+def _fits(linear: nn.Linear) -> bool:
+    weight = linear.weight
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or linear._forward_hooks:
+        return False
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def attend_by_matmul(model: Any) -> None:
+    """Let a model on a CPU attend by plain matmuls where one token of each row is made."""
+    config = model.config.get_text_config()
+    if model.device.type == "cpu" and config._attn_implementation == "sdpa":
+        config._attn_implementation = NAME
+
+
+def token_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention as transformers asks for it; of more than one token a row, or with parts unknown here, PyTorch's own.
+
+    Args:
+        query: [B, H, 1, D].
+        key: [B, G, T, D], and so is value.
+        attention_mask: [B, 1, 1, T], True where a column is seen.
+
+    Returns:
+        ([B, 1, H, D], None).
+    """
+    rows, heads, tokens, width = query.shape
+    plain = attention_mask is None or (attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1)
+    extra = any(torch.is_tensor(option) for name, option in options.items() if name != "position_ids")
+    if tokens > 1 or not plain or extra or options.get("softcap") or options.get("dropout"):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+    query_BGND = query.reshape(rows, key.shape[1], -1, width)
+    scores_BGNT = query_BGND @ key.transpose(2, 3) * (options.get("scaling") or width**-0.5)
+    scores_BGNT = scores_BGNT.float()
+    if attention_mask is not None:
+        scores_BGNT = scores_BGNT.masked_fill(~attention_mask, -torch.inf)
+    output_BGND = scores_BGNT.softmax(-1).to(value.dtype) @ value
+    return output_BGND.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+AttentionInterface.register(NAME, token_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
