@@ -45,7 +45,7 @@ def _fits(linear: nn.Linear) -> bool:
     weight = linear.weight
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or linear._forward_hooks:
         return False
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def attend_by_matmul(model: Any) -> None:

@@ -7,6 +7,8 @@ Two likenesses of character n-grams, added: of the question to everything that a
 single name that it has most of. Names are the graph's, their aliases, and the lay names.
 """
 
+import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,13 @@ import numpy as np
 from xinglin.dataset.clean import Entry
 from xinglin.knowledge.terms import normalize
 
+_WEIGHTS = {"likeness": 14.7, "held": 2.67, "share": 1.98, "lead": 0.72, "other": -1.42}
+_BIAS = -6.07
+"""Of the chance that a candidate is meant: a logistic regression on the development questions in lay words
+(benchmarks/grounding/weights.py)."""
+_FORMAL = re.compile("([^的了是得患有叫说怕像为会，。、,.？！?! ]{2,6}?)(综合征|综合症|症|炎|瘤|癌)")
+"""A name as doctors make them: who says one that the graph has not means no other."""
+_SHARED = 0.7  # share of its characters that a mistyped one has in common with the name that is meant
 _LONGEST = (3, 2)  # characters of an n-gram, for the one likeness and the other
 _SHORT = 12.0  # weight of a name that is too short to be told by the share of it alone: about two characters
 
@@ -29,12 +38,14 @@ class Likely:
         score: the two likenesses as shares of the best ones, added; 0 to 2.
         likeness: to everything that it is called, 0 to 1.
         held: how much of one of its names the question has, 0 to 1.
+        chance: that it is meant, 0 to 1.
     """
 
     name: str
     score: float
     likeness: float
     held: float
+    chance: float
 
 
 class Recognizer:
@@ -43,9 +54,12 @@ class Recognizer:
     Args:
         entries: the diseases.
         lay: what people call them → the graph's names.
+        told: the graph's names → how people tell of having them.
     """
 
-    def __init__(self, entries: Iterable[Entry], lay: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, entries: Iterable[Entry], lay: Mapping[str, Sequence[str]], told: Mapping[str, Sequence[str]]
+    ) -> None:
         # imported only here: it takes a second, and nothing else needs it
         from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -53,6 +67,8 @@ class Recognizer:
         for name, meant in lay.items():
             for one in meant:
                 called[one].append(name)
+        for one, tellings in told.items():
+            called[one] += map(normalize, tellings)
         diseases = [entry for entry in entries if entry.kind == "disease"]
         self._names = [entry.name for entry in diseases]
         own = [(entry.name, [normalize(name) for name in entry.aliases]) for entry in diseases]
@@ -88,10 +104,29 @@ class Recognizer:
         if not likeness_D.any() or not held_D.any():
             return []
         score_D = likeness_D / likeness_D.max() + held_D / held_D.max()
-        best = np.argsort(-score_D, kind="stable")[:limit]
-        return [
-            Likely(self._names[one], float(score_D[one]), float(likeness_D[one]), float(most_D[one])) for one in best
-        ]
+        best = np.argsort(-score_D, kind="stable")[: max(limit, 2)]
+        first, second = score_D[best[:2]]
+        ranked = []
+        for one in best[:limit]:
+            signs = {
+                "likeness": likeness_D[one],
+                "held": most_D[one],
+                "share": likeness_D[one] / likeness_D[best].max(),
+                "lead": score_D[one] - (second if one == best[0] else first),
+                "other": _other_name(text, self._names[one]),
+            }
+            odds = _BIAS + sum(_WEIGHTS[sign] * float(value) for sign, value in signs.items())
+            chance = 1 / (1 + math.exp(-odds))
+            ranked.append(
+                Likely(self._names[one], float(score_D[one]), float(likeness_D[one]), float(most_D[one]), chance)
+            )
+        return ranked
+
+
+def _other_name(text: str, name: str) -> bool:
+    """Whether a text has a name as doctors make them, and it is another one."""
+    named = [found[1] for found in _FORMAL.finditer(text)]
+    return bool(named) and all(sum(part in name for part in one) < _SHARED * len(one) for one in named)
 
 
 def _dense(row: Any) -> Any:

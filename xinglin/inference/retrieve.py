@@ -41,19 +41,24 @@ _ILLNESS = re.compile(
 )
 _ASKED = 0.1  # probability from which a topic may be what is asked for at all
 _HARDLY = 2  # characters
-_SURE, _HELD = 0.1, 0.7  # likeness, and share of one name, from which an illness is taken to be meant
-_FORMAL = re.compile("([^的了是得患有叫说怕像为会，。、,.？！?! ]{2,6}?)(综合征|综合症|症|炎|瘤|癌)")
-"""A name as doctors make them: who says one that the graph has not means no other."""
-_QUALIFIER = re.compile(
-    "(妊娠|小儿|儿童|新生儿|婴幼?儿?|胎儿|老年|产后|术后|女性?|男性?|额叶|颞叶|顶叶|枕叶|转移|重症|中毒|[\u4e00-\u9fff]{1,2}(?=性))(?:性|期|合并)?"
-)
-"""What makes an illness a special one; of children and the old, only where the person says so in these words."""
-_USUAL = "急 慢 流行 单纯 原发 特发 传染 复发 良"
-"""Qualifiers that people leave out of their own words for an illness."""
-_PLAIN, _CHILDREN = "流行 单纯 原发 特发 传染", " 小儿 儿童 婴 婴儿 婴幼儿"
-"""Those that make no other illness of it; and those of a child's illness, where the question is about a child."""
-_SHARED = 0.7  # share of its characters that a mistyped one has in common with the name that is meant
-_CLOSE = 0.92  # share of the best score from which another one may be meant too
+_MEANT = 0.25  # chance from which an illness is taken to be meant
+_ALSO = 0.1  # and from which one that stands behind it may be
+_CHILD_SAID = "孩|娃|宝|儿子|女儿|闺女|小子|丫头|幼儿园|小学|侄|外甥|孙|满月|[个一二三四五六七八九十两\\d]岁|早产|出生"
+_SAID = {
+    "妊娠|产后|产褥": "怀|孕|产|胎|月子|肚子?里的",
+    "小儿|儿童|新生儿|婴": _CHILD_SAID,
+    "胎儿": "胎|怀|孕",
+    "老年": "老|爷|奶|姥|外公|外婆|爸|妈|[五六七八九]十|[5-9]\\d",
+    "术后": "术|刀|切",
+    "转移": "转移|扩散|跑到|长到",
+}
+"""What makes an illness a special one → how people say that it is theirs."""
+_KIND = re.compile("[\u4e00-\u9fff]{1,2}性(?=(.{2,}))")
+_USUAL = "急性 慢性 流行性 单纯性 原发性 特发性 传染性 复发性 良性"
+"""Kinds of an illness that people leave out of their own words for it."""
+_PLAIN = "流行性 单纯性 原发性 特发性 传染性"
+"""Those that make no other illness of it."""
+_ALIKE = 0.6  # share of the shorter name's characters that names of nearly the same illness have in common
 _STEEP = 3  # how much more the likelier diseases count for a department
 _JOINED = re.compile("[、,，和及与 ]?")
 _TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适", "早期妊娠", "妊娠"})
@@ -109,7 +114,7 @@ class Retriever:
         lay = _lay_names()
         names = {name: meant[0] for name, meant in lay.items()}
         self.linker = linker.with_names(names, {entry.name: entry.kind for entry in self._pool.entries})
-        self._recognizer = Recognizer(self._pool.entries, lay)
+        self._recognizer = Recognizer(self._pool.entries, lay, _tellings())
         self._near = _near(self._pool.entries)
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
@@ -137,9 +142,15 @@ class Retriever:
             named = list(before)
         if asked.unanswerable:
             return Found((), tuple(named), (UNANSWERABLE,), tuple(signs), own)
-        if (told and not any(one.entity in named and self._by_its_name(one) for one in told)) or not (told or named):
+        if not self._says_what(told, named, asked) and (told or not named):
             return self._in_lay_words(text, named, signs, told, asked)
         return replace(self._about(named, told, asked), named=own)
+
+    def _says_what(self, told: Sequence[Mention], named: Sequence[str], asked: Asked) -> bool:
+        """Whether a question names what it is about as the graph does: a disease, or what its topic belongs to."""
+        kinds = {self._pool.by_name[one.entity].kind for one in told if one.entity in named and self._by_its_name(one)}
+        other_topic = asked.best(_TOPICS) not in _TOPICS_OF_DISEASES
+        return "disease" in kinds or (bool(kinds) and other_topic)
 
     def _by_its_name(self, one: Mention) -> bool:
         """Whether a person names a subject as the graph does."""
@@ -153,14 +164,16 @@ class Retriever:
             found = self._complaints(signs, patient(text), asked)
             if found.lines:
                 return found
-        sure = self._meant(text, told)
+        meant = self._meant(text, told)
         topic = asked.best(_TOPICS_OF_DISEASES)
-        if topic == "disease" or (not sure and not named and len(signs) >= MIN_SIGNS and topic in _OF_SIGNS):
+        if topic == "disease" or (not meant and not named and len(signs) >= MIN_SIGNS and topic in _OF_SIGNS):
             seen_at = self._departments(self._recognizer.rank(text), patient(text)) if signs else ()
             return Found((), (), (topic,), tuple(signs), departments=seen_at)
         if asked.topics[topic] < _ASKED:
             return Found((), tuple(named), (), ())
-        names = [one.name for one in sure] or [*named][-1:]
+        if not meant and any(self._by_its_name(one) for one in told if one.entity in named):
+            return replace(self._about(named, told, asked), named=tuple(one.text for one in told))
+        names = [one.name for one in meant] or [*named][-1:]
         if not names:
             return Found((), (), (), tuple(signs))
         entries = [self._pool.by_name[name] for name in names]
@@ -169,18 +182,15 @@ class Retriever:
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
     def _meant(self, text: str, told: Sequence[Mention]) -> list[Likely]:
-        """The illnesses that a person's own words surely mean, the likeliest first."""
-        likely = self._recognizer.rank(text)
+        """The illnesses that a person's own words may mean, the likeliest first; none where none is likely enough."""
         said = {one.entity for one in told}
-        return [
+        likely = [
             one
-            for one in likely
-            if one.score >= _CLOSE * likely[0].score
-            and one.likeness >= _SURE
-            and one.held >= _HELD
-            and not _other_name(text, one.name)
-            and (one.name in said or not _narrower(text, one.name, _USUAL))
+            for one in self._recognizer.rank(text)
+            if one.chance >= _ALSO and (one.name in said or not _narrower(text, one.name))
         ]
+        likely.sort(key=lambda one: -one.chance)
+        return likely if likely and likely[0].chance >= _MEANT else []
 
     def _departments(self, likely: Sequence[Likely], who: Patient) -> tuple[str, ...]:
         """Where people with such complaints are seen: the departments of the likeliest diseases, by their weight."""
@@ -212,9 +222,10 @@ class Retriever:
 
     def _same(self, entry: Entry, topic: str, text: str) -> Entry | None:
         """An entry of the same disease, or nearly so, of which something is known on a topic."""
-        names = (*self._near[entry.name], *self._longer(entry.name))
-        theirs = _PLAIN + (_CHILDREN if patient(text).child else "")
-        others = (self._pool.by_name[name] for name in names if not _narrower(text, name, theirs))
+        ranked = (one.name for one in self._recognizer.rank(text) if one.name != entry.name)
+        alike = (name for name in ranked if _alike(name, entry.name))
+        names = (*self._near[entry.name], *self._longer(entry.name), *alike)
+        others = (self._pool.by_name[name] for name in names if not _narrower(text + entry.name, name, _PLAIN))
         return next((one for one in others if one.objects(topic)), None)
 
     def _longer(self, name: str) -> list[str]:
@@ -339,6 +350,12 @@ def _lay_names() -> dict[str, list[str]]:
         return {name: entities.split("|") for name, (entities, _) in read_lay_terms(path).items()}
 
 
+def _tellings() -> dict[str, list[str]]:
+    """The graph's names → how people tell of having such an illness (unreviewed, like the lay names)."""
+    lines = resources.files("xinglin.inference").joinpath("tellings.tsv").read_text("utf-8").splitlines()
+    return {name: told.split("|") for name, told in (line.split("\t") for line in lines if not line.startswith("#"))}
+
+
 def _near(entries: Iterable[Entry]) -> dict[str, list[str]]:
     """Name → names of the same disease: by an alias that they share, or but for 小儿, 慢性 and the like."""
     groups: dict[str, list[str]] = {}
@@ -353,15 +370,16 @@ def _near(entries: Iterable[Entry]) -> dict[str, list[str]]:
     }
 
 
-def _other_name(text: str, name: str) -> bool:
-    """Whether a text has a name as doctors make them, and it is another one."""
-    named = [found[1] for found in _FORMAL.finditer(text)]
-    return bool(named) and all(sum(part in name for part in one) < _SHARED * len(one) for one in named)
-
-
-def _narrower(text: str, name: str, but: str = "") -> bool:
+def _narrower(text: str, name: str, but: str = _USUAL) -> bool:
     """Whether a name says more than a person did: 妊娠期急性脂肪肝 is another illness than 脂肪肝."""
-    return any(found[1] not in text and found[1] not in but for found in _QUALIFIER.finditer(name))
+    special = any(re.search(words, name) and not re.search(f"{words}|{said}", text) for words, said in _SAID.items())
+    kinds = ((found[0], found[1]) for found in _KIND.finditer(name))
+    return special or any(kind not in but and kind not in text and rest in text for kind, rest in kinds)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two names say nearly the same (雷诺病, 雷诺综合征)."""
+    return len(set(one) & set(other)) >= _ALIKE * min(len(set(one)), len(set(other)))
 
 
 def _whole(text: str, one: Mention) -> bool:
