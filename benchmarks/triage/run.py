@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 import xinglin.inference
 from xinglin.evaluation.statistics import mean_score
 from xinglin.inference.classify import Classifier
-from xinglin.inference.triage import Alert, label, triage
+from xinglin.inference.triage import Alert, label, plain, triage
 from xinglin.knowledge.terms import normalize
 from xinglin.records import write_json
 
@@ -56,7 +56,7 @@ def crosswise() -> Iterator[tuple[Row, Alert | None]]:
     rows = read(PACKAGED)
     for name in sorted({row["set"] for row in rows}):
         others = [row for row in rows if row["set"] != name]
-        classifier = Classifier([normalize(row["text"]) for row in others], [label(row) for row in others])
+        classifier = Classifier([plain(row["text"]) for row in others], [label(row) for row in others])
         for row in rows:
             if row["set"] == name:
                 yield row, triage(row["text"], classifier)

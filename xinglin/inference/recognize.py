@@ -19,8 +19,8 @@ import numpy as np
 from xinglin.dataset.clean import Entry
 from xinglin.knowledge.terms import normalize
 
-_WEIGHTS = {"likeness": 14.7, "held": 2.67, "share": 1.98, "lead": 0.72, "other": -1.42}
-_BIAS = -6.07
+_WEIGHTS = {"likeness": 17.8, "held": 2.2, "share": 1.94, "lead": 0.63}
+_BIAS = -5.99
 """Of the chance that a candidate is meant: a logistic regression on the development questions in lay words
 (benchmarks/grounding/weights.py)."""
 _FORMAL = re.compile("([^的了是得患有叫说怕像为会，。、,.？！?! ]{2,6}?)(综合征|综合症|症|炎|瘤|癌)")
@@ -113,7 +113,6 @@ class Recognizer:
                 "held": most_D[one],
                 "share": likeness_D[one] / likeness_D[best].max(),
                 "lead": score_D[one] - (second if one == best[0] else first),
-                "other": _other_name(text, self._names[one]),
             }
             odds = _BIAS + sum(_WEIGHTS[sign] * float(value) for sign, value in signs.items())
             chance = 1 / (1 + math.exp(-odds))
@@ -123,7 +122,7 @@ class Recognizer:
         return ranked
 
 
-def _other_name(text: str, name: str) -> bool:
+def other_name(text: str, name: str) -> bool:
     """Whether a text has a name as doctors make them, and it is another one."""
     named = [found[1] for found in _FORMAL.finditer(text)]
     return bool(named) and all(sum(part in name for part in one) < _SHARED * len(one) for one in named)

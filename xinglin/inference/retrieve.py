@@ -20,7 +20,7 @@ from xinglin.dataset.split import stripped
 from xinglin.dataset.vignettes import person
 from xinglin.dataset.wording import MAX_OBJECTS, Line, compared, load_wording, topic_line
 from xinglin.inference.question import UNANSWERABLE, Asked, Patient, patient, understand
-from xinglin.inference.recognize import Likely, Recognizer
+from xinglin.inference.recognize import Likely, Recognizer, other_name
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker, Mention, negations
 from xinglin.knowledge.policy import ANSWERABLE, SUBJECT_TYPE
@@ -41,7 +41,7 @@ _ILLNESS = re.compile(
 )
 _ASKED = 0.1  # probability from which a topic may be what is asked for at all
 _HARDLY = 2  # characters
-_MEANT = 0.25  # chance from which an illness is taken to be meant
+_MEANT = 0.2  # chance from which an illness is taken to be meant
 _ALSO = 0.1  # and from which one that stands behind it may be
 _CHILD_SAID = "孩|娃|宝|儿子|女儿|闺女|小子|丫头|幼儿园|小学|侄|外甥|孙|满月|[个一二三四五六七八九十两\\d]岁|早产|出生"
 _SAID = {
@@ -58,8 +58,9 @@ _USUAL = "急性 慢性 流行性 单纯性 原发性 特发性 传染性 复发
 """Kinds of an illness that people leave out of their own words for it."""
 _PLAIN = "流行性 单纯性 原发性 特发性 传染性"
 """Those that make no other illness of it."""
-_ALIKE = 0.6  # share of the shorter name's characters that names of nearly the same illness have in common
+_ALIKE = 0.55  # share of their characters that names of nearly the same illness have in common
 _STEEP = 3  # how much more the likelier diseases count for a department
+_GENERIC = re.compile("综合征|综合症|[病症]$|性")  # says nothing of which illness it is
 _JOINED = re.compile("[、,，和及与 ]?")
 _TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适", "早期妊娠", "妊娠"})
 _TOPICS = (*ANSWERABLE, "aliases")
@@ -144,7 +145,12 @@ class Retriever:
             return Found((), tuple(named), (UNANSWERABLE,), tuple(signs), own)
         if not self._says_what(told, named, asked) and (told or not named):
             return self._in_lay_words(text, named, signs, told, asked)
-        return replace(self._about(named, told, asked), named=own)
+        found = replace(self._about(named, told, asked), named=own)
+        if found.lines or found.subjects != tuple(named) or any(one.text in named for one in told):
+            return found
+        # another name of a disease that the graph has nothing on may be that of one that it has (老鼠疮)
+        other = self._in_lay_words(text, named, signs, told, asked)
+        return other if other.lines else found
 
     def _says_what(self, told: Sequence[Mention], named: Sequence[str], asked: Asked) -> bool:
         """Whether a question names what it is about as the graph does: a disease, or what its topic belongs to."""
@@ -176,9 +182,10 @@ class Retriever:
         names = [one.name for one in meant] or [*named][-1:]
         if not names:
             return Found((), (), (), tuple(signs))
-        entries = [self._pool.by_name[name] for name in names]
-        having = [entry for entry in entries if entry.objects(topic)]
-        entry = having[0] if having else self._same(entries[0], topic, text) or entries[0]
+        first = self._pool.by_name[names[0]]
+        also = (self._pool.by_name[one.name] for one in meant[1:] if one.chance >= _MEANT)
+        having = (entry for entry in (first, *also, *self._same(first, text)) if entry.objects(topic))
+        entry = next(having, first)
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
     def _meant(self, text: str, told: Sequence[Mention]) -> list[Likely]:
@@ -187,7 +194,9 @@ class Retriever:
         likely = [
             one
             for one in self._recognizer.rank(text)
-            if one.chance >= _ALSO and (one.name in said or not _narrower(text, one.name))
+            if one.chance >= _ALSO
+            and not other_name(text, one.name)
+            and (one.name in said or not _narrower(text, one.name))
         ]
         likely.sort(key=lambda one: -one.chance)
         return likely if likely and likely[0].chance >= _MEANT else []
@@ -220,13 +229,12 @@ class Retriever:
         names = tuple(entry.name for entry in entries)
         return Found(self._answering(entries, topic, told), names, (topic,), ())
 
-    def _same(self, entry: Entry, topic: str, text: str) -> Entry | None:
-        """An entry of the same disease, or nearly so, of which something is known on a topic."""
-        ranked = (one.name for one in self._recognizer.rank(text) if one.name != entry.name)
-        alike = (name for name in ranked if _alike(name, entry.name))
-        names = (*self._near[entry.name], *self._longer(entry.name), *alike)
-        others = (self._pool.by_name[name] for name in names if not _narrower(text + entry.name, name, _PLAIN))
-        return next((one for one in others if one.objects(topic)), None)
+    def _same(self, entry: Entry, text: str) -> list[Entry]:
+        """Entries of the same disease, or nearly so."""
+        ranked = [(one.name, _likeness(one.name, entry.name)) for one in self._recognizer.rank(text)]
+        alike = [name for name, likeness in sorted(ranked, key=lambda one: -one[1]) if likeness >= _ALIKE]
+        names = dict.fromkeys((*self._near[entry.name], *self._longer(entry.name), *alike))
+        return [self._pool.by_name[name] for name in names if not _narrower(text + entry.name, name, _PLAIN)]
 
     def _longer(self, name: str) -> list[str]:
         """Names that hold a name and are hardly longer (椎间盘突出症, 腰椎间盘突出症)."""
@@ -374,12 +382,13 @@ def _narrower(text: str, name: str, but: str = _USUAL) -> bool:
     """Whether a name says more than a person did: 妊娠期急性脂肪肝 is another illness than 脂肪肝."""
     special = any(re.search(words, name) and not re.search(f"{words}|{said}", text) for words, said in _SAID.items())
     kinds = ((found[0], found[1]) for found in _KIND.finditer(name))
-    return special or any(kind not in but and kind not in text and rest in text for kind, rest in kinds)
+    return special or any(kind not in but and not set(kind) <= set(text) and rest in text for kind, rest in kinds)
 
 
-def _alike(one: str, other: str) -> bool:
-    """Whether two names say nearly the same (雷诺病, 雷诺综合征)."""
-    return len(set(one) & set(other)) >= _ALIKE * min(len(set(one)), len(set(other)))
+def _likeness(one: str, other: str) -> float:
+    """How far two names say the same (雷诺病, 雷诺综合征), 0 where one has a character that the other has not."""
+    first, second = (set(_GENERIC.sub("", name)) or set(name) for name in (one, other))
+    return len(first & second) / len(first | second) if first <= second or second <= first else 0.0
 
 
 def _whole(text: str, one: Mention) -> bool:
