@@ -49,15 +49,18 @@ def questions(records: Sequence[Example], retriever: Retriever) -> Asked:
         Example(id=f"none-{n}", turns=(Turn("user", row["question"]),), form=row["kind"])
         for n, row in enumerate(read("unanswerable.jsonl"))
     ]
-    for n, row in enumerate(read("lay_questions.jsonl")):
-        turns = (Turn("user", row["question"]),)
-        fitting = [facts for name in row["about"] if (facts := facts_of(retriever, name, row["topic"]))]
-        ANY_OF[f"lay-{n}"] = fitting
-        every = tuple(dict.fromkeys(fact for facts in fitting for fact in facts))
-        sets.setdefault(f"lay_{row['kind']}", []).append(
-            Example(id=f"lay-{n}", turns=turns, facts=every, form=row["topic"])
-        )
+    for file, mark in LAY.items():
+        for n, row in enumerate(read(file)):
+            fitting = [facts for name in row["about"] if (facts := facts_of(retriever, name, row["topic"]))]
+            every = tuple(dict.fromkeys(fact for facts in fitting for fact in facts))
+            example = Example(f"lay{mark}-{n}", (Turn("user", row["question"]),), facts=every, form=row["topic"])
+            ANY_OF[example.id] = fitting
+            sets.setdefault(f"lay_{row['kind']}{mark}", []).append(example)
     return sets
+
+
+LAY = {"lay_questions.jsonl": "", "lay_questions_2.jsonl": "_2"}
+"""Files of questions in lay words → what marks their sets."""
 
 
 ANY_OF: dict[str, list[list[tuple[str, str, str]]]] = {}

@@ -19,15 +19,18 @@ import numpy as np
 from xinglin.dataset.clean import Entry
 from xinglin.knowledge.terms import normalize
 
-_WEIGHTS = {"likeness": 17.8, "held": 2.2, "share": 1.94, "lead": 0.63}
-_BIAS = -5.99
-"""Of the chance that a candidate is meant: a logistic regression on the development questions in lay words
+_WEIGHTS, _BIAS = (18.15, 2.03, 2.16, 0.77), -5.88
+"""Of the chance, for SIGNS: a logistic regression on the development questions in lay words
 (benchmarks/grounding/weights.py)."""
 _FORMAL = re.compile("([^的了是得患有叫说怕像为会，。、,.？！?! ]{2,6}?)(综合征|综合症|症|炎|瘤|癌)")
 """A name as doctors make them: who says one that the graph has not means no other."""
 _SHARED = 0.7  # share of its characters that a mistyped one has in common with the name that is meant
 _LONGEST = (3, 2)  # characters of an n-gram, for the one likeness and the other
 _SHORT = 12.0  # weight of a name that is too short to be told by the share of it alone: about two characters
+
+
+SIGNS = ("likeness", "held", "share", "lead")
+"""What tells that a candidate is meant: attributes of `Likely`."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,22 @@ class Likely:
         score: the two likenesses as shares of the best ones, added; 0 to 2.
         likeness: to everything that it is called, 0 to 1.
         held: how much of one of its names the question has, 0 to 1.
-        chance: that it is meant, 0 to 1.
+        share: its likeness as a share of the greatest.
+        lead: its score before that of the best other one; negative behind it.
     """
 
     name: str
     score: float
     likeness: float
     held: float
-    chance: float
+    share: float
+    lead: float
+
+    @property
+    def chance(self) -> float:
+        """That it is meant, 0 to 1."""
+        odds = _BIAS + sum(weight * getattr(self, sign) for sign, weight in zip(SIGNS, _WEIGHTS, strict=True))
+        return 1 / (1 + math.exp(-odds))
 
 
 class Recognizer:
@@ -104,22 +115,20 @@ class Recognizer:
         if not likeness_D.any() or not held_D.any():
             return []
         score_D = likeness_D / likeness_D.max() + held_D / held_D.max()
-        best = np.argsort(-score_D, kind="stable")[: max(limit, 2)]
-        first, second = score_D[best[:2]]
-        ranked = []
-        for one in best[:limit]:
-            signs = {
-                "likeness": likeness_D[one],
-                "held": most_D[one],
-                "share": likeness_D[one] / likeness_D[best].max(),
-                "lead": score_D[one] - (second if one == best[0] else first),
-            }
-            odds = _BIAS + sum(_WEIGHTS[sign] * float(value) for sign, value in signs.items())
-            chance = 1 / (1 + math.exp(-odds))
-            ranked.append(
-                Likely(self._names[one], float(score_D[one]), float(likeness_D[one]), float(most_D[one]), chance)
+        share_D = likeness_D / likeness_D.max()
+        best = np.argsort(-score_D, kind="stable")
+        first, second = (float(score_D[one]) for one in (best[0], best[min(1, len(best) - 1)]))
+        return [
+            Likely(
+                self._names[one],
+                score=float(score_D[one]),
+                likeness=float(likeness_D[one]),
+                held=float(most_D[one]),
+                share=float(share_D[one]),
+                lead=float(score_D[one]) - (first if place else second),
             )
-        return ranked
+            for place, one in enumerate(best[:limit])
+        ]
 
 
 def other_name(text: str, name: str) -> bool:

@@ -42,6 +42,7 @@ _ILLNESS = re.compile(
 _ASKED = 0.1  # probability from which a topic may be what is asked for at all
 _HARDLY = 2  # characters
 _MEANT = 0.2  # chance from which an illness is taken to be meant
+_MEANT_BY_SIGNS = 0.3  # the same where complaints are told, which many illnesses share
 _ALSO = 0.1  # and from which one that stands behind it may be
 _CHILD_SAID = "孩|娃|宝|儿子|女儿|闺女|小子|丫头|幼儿园|小学|侄|外甥|孙|满月|[个一二三四五六七八九十两\\d]岁|早产|出生"
 _SAID = {
@@ -115,7 +116,7 @@ class Retriever:
         lay = _lay_names()
         names = {name: meant[0] for name, meant in lay.items()}
         self.linker = linker.with_names(names, {entry.name: entry.kind for entry in self._pool.entries})
-        self._recognizer = Recognizer(self._pool.entries, lay, _tellings())
+        self.recognizer = Recognizer(self._pool.entries, lay, _tellings())
         self._near = _near(self._pool.entries)
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
@@ -170,10 +171,10 @@ class Retriever:
             found = self._complaints(signs, patient(text), asked)
             if found.lines:
                 return found
-        meant = self._meant(text, told)
+        meant = self._meant(text, told, _MEANT if len(signs) < MIN_SIGNS else _MEANT_BY_SIGNS)
         topic = asked.best(_TOPICS_OF_DISEASES)
         if topic == "disease" or (not meant and not named and len(signs) >= MIN_SIGNS and topic in _OF_SIGNS):
-            seen_at = self._departments(self._recognizer.rank(text), patient(text)) if signs else ()
+            seen_at = self._departments(self.recognizer.rank(text), patient(text)) if signs else ()
             return Found((), (), (topic,), tuple(signs), departments=seen_at)
         if asked.topics[topic] < _ASKED:
             return Found((), tuple(named), (), ())
@@ -188,18 +189,18 @@ class Retriever:
         entry = next(having, first)
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
-    def _meant(self, text: str, told: Sequence[Mention]) -> list[Likely]:
+    def _meant(self, text: str, told: Sequence[Mention], least: float = _MEANT) -> list[Likely]:
         """The illnesses that a person's own words may mean, the likeliest first; none where none is likely enough."""
         said = {one.entity for one in told}
         likely = [
             one
-            for one in self._recognizer.rank(text)
+            for one in self.recognizer.rank(text)
             if one.chance >= _ALSO
             and not other_name(text, one.name)
-            and (one.name in said or not _narrower(text, one.name))
+            and (one.name in said or not narrower(text, one.name))
         ]
         likely.sort(key=lambda one: -one.chance)
-        return likely if likely and likely[0].chance >= _MEANT else []
+        return likely if likely and likely[0].chance >= least else []
 
     def _departments(self, likely: Sequence[Likely], who: Patient) -> tuple[str, ...]:
         """Where people with such complaints are seen: the departments of the likeliest diseases, by their weight."""
@@ -231,10 +232,10 @@ class Retriever:
 
     def _same(self, entry: Entry, text: str) -> list[Entry]:
         """Entries of the same disease, or nearly so."""
-        ranked = [(one.name, _likeness(one.name, entry.name)) for one in self._recognizer.rank(text)]
+        ranked = [(one.name, _likeness(one.name, entry.name)) for one in self.recognizer.rank(text)]
         alike = [name for name, likeness in sorted(ranked, key=lambda one: -one[1]) if likeness >= _ALIKE]
         names = dict.fromkeys((*self._near[entry.name], *self._longer(entry.name), *alike))
-        return [self._pool.by_name[name] for name in names if not _narrower(text + entry.name, name, _PLAIN)]
+        return [self._pool.by_name[name] for name in names if not narrower(text + entry.name, name, _PLAIN)]
 
     def _longer(self, name: str) -> list[str]:
         """Names that hold a name and are hardly longer (椎间盘突出症, 腰椎间盘突出症)."""
@@ -378,7 +379,7 @@ def _near(entries: Iterable[Entry]) -> dict[str, list[str]]:
     }
 
 
-def _narrower(text: str, name: str, but: str = _USUAL) -> bool:
+def narrower(text: str, name: str, but: str = _USUAL) -> bool:
     """Whether a name says more than a person did: 妊娠期急性脂肪肝 is another illness than 脂肪肝."""
     special = any(re.search(words, name) and not re.search(f"{words}|{said}", text) for words, said in _SAID.items())
     kinds = ((found[0], found[1]) for found in _KIND.finditer(name))

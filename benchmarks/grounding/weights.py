@@ -1,0 +1,61 @@
+"""Weights of the chance that a candidate is the illness which a person's own words mean (`inference/recognize.py`).
+
+    python benchmarks/grounding/weights.py
+
+A logistic regression on the ten likeliest candidates of every development question; those about complaints and about
+no disease have none that fits. Prints the weights and, with each fifth of the questions judged by the others, how many
+would be answered, and answered rightly, from which chance on.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+
+from xinglin.inference.grounding import Grounding
+from xinglin.inference.recognize import SIGNS, other_name
+from xinglin.inference.retrieve import narrower
+from xinglin.knowledge.graph import load_cmekg
+from xinglin.knowledge.terms import normalize
+
+HERE = Path(__file__).parent
+FILES = ("lay_development.jsonl", "lay_development_2.jsonl", "unanswerable_development.jsonl")
+NAMED = ("name", "single")  # kinds of questions that mean one illness
+NONE = ("signs", "invented", "not_medical")  # and of those that name none
+
+
+def main() -> None:
+    """Fit, judge, print."""
+    recognizer = Grounding(load_cmekg()).retriever.recognizer
+    rows, fits, question, kinds = [], [], [], []
+    for file in FILES:
+        for said in map(json.loads, (HERE / file).read_text("utf-8").splitlines()):
+            if said["kind"] not in NAMED + NONE:
+                continue
+            text = normalize(said["question"])
+            for one in recognizer.rank(text, 10):
+                if not other_name(text, one.name) and not narrower(text, one.name):
+                    rows.append([getattr(one, sign) for sign in SIGNS])
+                    fits.append(said["kind"] in NAMED and one.name in said["about"])
+                    question.append(len(kinds))
+            kinds.append(said["kind"])
+    signs, right, groups = np.array(rows), np.array(fits), np.array(question)
+    learner = LogisticRegression(C=10, max_iter=5000).fit(signs, right)
+    print(dict(zip(SIGNS, learner.coef_[0].round(2).tolist(), strict=True)), learner.intercept_.round(2).tolist())
+    chances = np.zeros(len(right))
+    for learned, judged in GroupKFold(5).split(signs, right, groups):
+        learner = LogisticRegression(C=10, max_iter=5000).fit(signs[learned], right[learned])
+        chances[judged] = learner.predict_proba(signs[judged])[:, 1]
+    best = [group[chances[group].argmax()] for n in range(len(kinds)) if len(group := np.flatnonzero(groups == n))]
+    for least in (0.15, 0.2, 0.25, 0.3, 0.4):
+        for named in (True, False):
+            of = [one for one in best if (kinds[groups[one]] in NAMED) is named]
+            sure = [one for one in of if chances[one] >= least]
+            print(f"from {least}: {'one meant' if named else 'none meant':<10} n={len(of)}", end="  ")
+            print(f"answered {len(sure) / len(of):.2f}, rightly {sum(right[one] for one in sure) / len(of):.2f}")
+
+
+if __name__ == "__main__":
+    main()
