@@ -41,9 +41,11 @@ _ILLNESS = re.compile(
 )
 _ASKED = 0.1  # probability from which a topic may be what is asked for at all
 _HARDLY = 2  # characters
-_MEANT = 0.2  # chance from which an illness is taken to be meant
-_MEANT_BY_SIGNS = 0.3  # the same where complaints are told, which many illnesses share
-_ALSO = 0.1  # and from which one that stands behind it may be
+_MEANT = 0.15  # chance from which an illness is taken to be meant
+_MEANT_BY_SIGNS = 0.4  # the same where complaints are told, which many illnesses share
+_MEANT_ANEW = 0.3  # and where the turn before was about one
+_SURE, _NEARLY = 0.5, 0.8  # chance, or share of the best one, from which another may be meant as well
+_ALSO = 0.08  # and from which one that stands behind it may be
 _CHILD_SAID = "孩|娃|宝|儿子|女儿|闺女|小子|丫头|幼儿园|小学|侄|外甥|孙|满月|[个一二三四五六七八九十两\\d]岁|早产|出生"
 _SAID = {
     "妊娠|产后|产褥": "怀|孕|产|胎|月子|肚子?里的",
@@ -138,16 +140,15 @@ class Retriever:
         subjects = list(dict.fromkeys(one.entity for one in told if self._is_subject(one.entity)))
         named = [name for name in subjects if name not in signs] or (subjects if len(signs) < MIN_SIGNS else [])
         own = tuple(dict.fromkeys(one.text for one in told if one.entity in named))
-        if not told and not self._meant(
-            text, told
-        ):  # a new illness in a person's own words is no question that follows
-            named = list(before)
+        # a new illness in a person's own words is no question that follows
+        follows = bool(before) and not named and len(signs) < MIN_SIGNS and not self._meant(text, told, _MEANT_ANEW)
+        named = list(before) if follows else named
         if asked.unanswerable:
             return Found((), tuple(named), (UNANSWERABLE,), tuple(signs), own)
-        if not self._says_what(told, named, asked) and (told or not named):
+        if not follows and not self._says_what(told, named, asked):
             return self._in_lay_words(text, named, signs, told, asked)
         found = replace(self._about(named, told, asked), named=own)
-        if found.lines or found.subjects != tuple(named) or any(one.text in named for one in told):
+        if found.lines or follows or any(one.text in named for one in told):
             return found
         # another name of a disease that the graph has nothing on may be that of one that it has (老鼠疮)
         other = self._in_lay_words(text, named, signs, told, asked)
@@ -181,10 +182,16 @@ class Retriever:
         if not meant and any(self._by_its_name(one) for one in told if one.entity in named):
             return replace(self._about(named, told, asked), named=tuple(one.text for one in told))
         names = [one.name for one in meant] or [*named][-1:]
+        sign_of_many = bool(names) and self._is_sign(names[0]) and not self._pool.by_name[names[0]].objects(topic)
+        if topic == "department" and sign_of_many:
+            seen_at = self._departments(self.recognizer.rank(text), patient(text))
+            return Found((), (), (topic,), (names[0],), departments=seen_at)
         if not names:
             return Found((), (), (), tuple(signs))
         first = self._pool.by_name[names[0]]
-        also = (self._pool.by_name[one.name] for one in meant[1:] if one.chance >= _MEANT)
+        also = (
+            self._pool.by_name[one.name] for one in meant[1:] if one.chance >= min(_SURE, _NEARLY * meant[0].chance)
+        )
         having = (entry for entry in (first, *also, *self._same(first, text)) if entry.objects(topic))
         entry = next(having, first)
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
@@ -198,6 +205,7 @@ class Retriever:
             if one.chance >= _ALSO
             and not other_name(text, one.name)
             and (one.name in said or not narrower(text, one.name))
+            and not any(_adds(one.name, mention, text) for mention in told)
         ]
         likely.sort(key=lambda one: -one.chance)
         return likely if likely and likely[0].chance >= least else []
@@ -240,7 +248,7 @@ class Retriever:
     def _longer(self, name: str) -> list[str]:
         """Names that hold a name and are hardly longer (椎间盘突出症, 腰椎间盘突出症)."""
         close = (other for other in self._pool.by_name if len(name) < len(other) <= len(name) + _HARDLY)
-        return sorted((other for other in close if name in other), key=lambda other: (len(other), other))
+        return sorted((other for other in close if other.endswith(name)), key=lambda other: (len(other), other))
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
@@ -384,6 +392,13 @@ def narrower(text: str, name: str, but: str = _USUAL) -> bool:
     special = any(re.search(words, name) and not re.search(f"{words}|{said}", text) for words, said in _SAID.items())
     kinds = ((found[0], found[1]) for found in _KIND.finditer(name))
     return special or any(kind not in but and not set(kind) <= set(text) and rest in text for kind, rest in kinds)
+
+
+def _adds(name: str, said: Mention, text: str) -> bool:
+    """Whether a name says more than a person did who said a part of it (高血压 is not 高血压性心脏病)."""
+    known = next((one for one in (said.entity, said.text) if one in name and _ILLNESS.search(one)), name)
+    rest = set(_GENERIC.sub("", name.replace(known, "", 1)))
+    return len(rest) > 1 and not rest & set(text)
 
 
 def _likeness(one: str, other: str) -> float:
