@@ -2,9 +2,9 @@
 
     python benchmarks/grounding/weights.py
 
-A logistic regression on the ten likeliest candidates of every development question. Questions about complaints or
-about no disease have none that fits, nor has an asking by itself (那要挂什么科). Prints the weights and, with each fifth
-of the questions judged by the others, how many would be answered, and answered rightly, from which chance on.
+A logistic regression on the ten likeliest candidates of every development question. Questions about complaints or about
+no disease have none that fits, nor has an asking by itself (那要挂什么科). Prints the weights and, with each fifth of
+the questions judged by the others, how many would be answered, and answered rightly, from which chance on.
 """
 
 import json
@@ -41,13 +41,13 @@ def questions() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Fit, judge, print."""
-    recognizer = Grounding(load_cmekg()).retriever.recognizer
+    retriever = Grounding(load_cmekg()).retriever
     rows, fits, question, kinds = [], [], [], []
     for said in questions():
         if said["kind"] not in NAMED + NONE:
             continue
         text = normalize(said["question"])
-        for one in recognizer.rank(text, 10):
+        for one in retriever.likely(text)[:10]:
             if not other_name(text, one.name) and not narrower(text, one.name):
                 rows.append([getattr(one, sign) for sign in SIGNS])
                 fits.append(said["kind"] in NAMED and one.name in said["about"])

@@ -6,6 +6,7 @@ Where the graph has nothing that answers, no model is asked: the program says so
 leaves out facts, or says what they do not support, the program words them itself.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -43,6 +44,8 @@ _SEEN_AT = (
 )
 _ENOUGH = 0.8  # of the facts that a model's answer must say
 _STRAYED = 3  # pairs of characters that a model's answer may have from the question alone
+_ODD = re.compile("不建议|[^\u0000-\u024f\u0370-\u03ff\u2000-\u22ff\u2460-\u24ff\u3000-\u9fff\uff00-\uffef]")
+"""What no fact says, in a model's answer: advice against something, characters of other scripts or broken ones."""
 _ASK = "目前到了哪一步、有哪些选择、各有什么好处和风险、平时要注意什么、多久复查一次。"
 
 
@@ -147,7 +150,7 @@ class Grounding:
         question = prepared.example.question.content if prepared.example else ""
         check = check_answer(prediction.answer, found.facts, self.linker, question)
         unsupported = tuple(dict.fromkeys((*check.unsupported, *check.contradicted)))
-        strayed = _strayed(prediction.answer, question, found.text) > _STRAYED
+        strayed = _strayed(prediction.answer, question, found.text) > _STRAYED or _ODD.search(prediction.answer)
         holds = not unsupported and not strayed and check.recall >= _ENOUGH and prediction.finish_reason == "stop"
         text = prediction.answer if holds else in_plain_words(found)
         text = text if text.startswith(prepared.text) else prepared.text + text

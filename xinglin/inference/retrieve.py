@@ -64,6 +64,7 @@ _PLAIN = "流行性 单纯性 原发性 特发性 传染性"
 _ALIKE = 0.55  # share of their characters that names of nearly the same illness have in common
 _STEEP = 3  # how much more the likelier diseases count for a department
 _GENERIC = re.compile("综合征|综合症|[病症]$|性")  # says nothing of which illness it is
+_ASKING = re.compile("症状|原因|病因|并发症|检查|治疗|表现|科室|传染性?吗|怎么回事|怎么办|引起的?|医院")
 _JOINED = re.compile("[、,，和及与 ]?")
 _TOO_GENERAL = frozenset({"感染", "传染", "疾病", "不适", "早期妊娠", "妊娠"})
 _TOPICS = (*ANSWERABLE, "aliases")
@@ -118,7 +119,7 @@ class Retriever:
         lay = _lay_names()
         names = {name: meant[0] for name, meant in lay.items()}
         self.linker = linker.with_names(names, {entry.name: entry.kind for entry in self._pool.entries})
-        self.recognizer = Recognizer(self._pool.entries, lay, _tellings())
+        self._recognizer = Recognizer(self._pool.entries, lay, _tellings())
         self._near = _near(self._pool.entries)
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
@@ -137,7 +138,8 @@ class Retriever:
         told = [one for one, no in zip(mentions, denied, strict=True) if not no and _whole(text, one)]
         listed = {one.entity for run in _runs(text, told) if self._of_signs(run) for one in run}
         signs = list(dict.fromkeys(one.entity for one in told if one.entity in listed or self._is_sign(one.entity)))
-        subjects = list(dict.fromkeys(one.entity for one in told if self._is_subject(one.entity)))
+        last_first = dict.fromkeys(one.entity for one in reversed(told) if self._is_subject(one.entity))
+        subjects = [*last_first][::-1]
         named = [name for name in subjects if name not in signs] or (subjects if len(signs) < MIN_SIGNS else [])
         own = tuple(dict.fromkeys(one.text for one in told if one.entity in named))
         # a new illness in a person's own words is no question that follows
@@ -175,7 +177,7 @@ class Retriever:
         meant = self._meant(text, told, _MEANT if len(signs) < MIN_SIGNS else _MEANT_BY_SIGNS)
         topic = asked.best(_TOPICS_OF_DISEASES)
         if topic == "disease" or (not meant and not named and len(signs) >= MIN_SIGNS and topic in _OF_SIGNS):
-            seen_at = self._departments(self.recognizer.rank(text), patient(text)) if signs else ()
+            seen_at = self._departments(self.likely(text), patient(text)) if signs else ()
             return Found((), (), (topic,), tuple(signs), departments=seen_at)
         if asked.topics[topic] < _ASKED:
             return Found((), tuple(named), (), ())
@@ -184,7 +186,7 @@ class Retriever:
         names = [one.name for one in meant] or [*named][-1:]
         sign_of_many = bool(names) and self._is_sign(names[0]) and not self._pool.by_name[names[0]].objects(topic)
         if topic == "department" and sign_of_many:
-            seen_at = self._departments(self.recognizer.rank(text), patient(text))
+            seen_at = self._departments(self.likely(text), patient(text))
             return Found((), (), (topic,), (names[0],), departments=seen_at)
         if not names:
             return Found((), (), (), tuple(signs))
@@ -196,16 +198,20 @@ class Retriever:
         entry = next(having, first)
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
+    def likely(self, text: str) -> list[Likely]:
+        """The diseases that a question is most like, but for the words that it asks with (症状 is no 症状性癫痫)."""
+        return self._recognizer.rank(_ASKING.sub(" ", text))
+
     def _meant(self, text: str, told: Sequence[Mention], least: float = _MEANT) -> list[Likely]:
         """The illnesses that a person's own words may mean, the likeliest first; none where none is likely enough."""
         said = {one.entity for one in told}
         likely = [
             one
-            for one in self.recognizer.rank(text)
+            for one in self.likely(text)
             if one.chance >= _ALSO
             and not other_name(text, one.name)
             and (one.name in said or not narrower(text, one.name))
-            and not any(_adds(one.name, mention, text) for mention in told)
+            and not any(_adds(one.name, mention, _ASKING.sub("", text)) for mention in told)
         ]
         likely.sort(key=lambda one: -one.chance)
         return likely if likely and likely[0].chance >= least else []
@@ -230,17 +236,14 @@ class Retriever:
         topic = asked.best([one for one in _TOPICS if SUBJECT_TYPE.get(one, "disease") in kinds])
         if asked.topics[topic] < _ASKED:
             return Found((), tuple(named), (), ())
-        if len(entries) > 1 and asked.comparison:
-            entries = entries[:2]
-        else:  # what is asked about stands nearest to the question
-            having = [entry for entry in entries if entry.objects(topic)]
-            entries = [(having or entries)[-1]]
+        # what is asked about stands nearest to the question
+        entries = entries[:2] if len(entries) > 1 and asked.comparison else entries[-1:]
         names = tuple(entry.name for entry in entries)
         return Found(self._answering(entries, topic, told), names, (topic,), ())
 
     def _same(self, entry: Entry, text: str) -> list[Entry]:
         """Entries of the same disease, or nearly so."""
-        ranked = [(one.name, _likeness(one.name, entry.name)) for one in self.recognizer.rank(text)]
+        ranked = [(one.name, _likeness(one.name, entry.name)) for one in self.likely(text)]
         alike = [name for name, likeness in sorted(ranked, key=lambda one: -one[1]) if likeness >= _ALIKE]
         names = dict.fromkeys((*self._near[entry.name], *self._longer(entry.name), *alike))
         return [self._pool.by_name[name] for name in names if not narrower(text + entry.name, name, _PLAIN)]
@@ -396,7 +399,8 @@ def narrower(text: str, name: str, but: str = _USUAL) -> bool:
 
 def _adds(name: str, said: Mention, text: str) -> bool:
     """Whether a name says more than a person did who said a part of it (高血压 is not 高血压性心脏病)."""
-    known = next((one for one in (said.entity, said.text) if one in name and _ILLNESS.search(one)), name)
+    core = _GENERIC.sub("", said.entity) if _ILLNESS.search(said.entity) else ""
+    known = core if len(core) > 1 and core in name and name != said.entity else name
     rest = set(_GENERIC.sub("", name.replace(known, "", 1)))
     return len(rest) > 1 and not rest & set(text)
 

@@ -42,7 +42,7 @@ MEDICATION_TEXT = (
 )
 ALIKE = "与急症的描述相近"
 """Name of what no rule found, but likeness to labelled messages."""
-_PLAIN, _CRISIS, _CRISIS_SHARE = 0.6, 0.15, 0.4
+_PLAIN, _CRISIS, _CRISIS_SHARE = 0.6, 0.2, 0.6
 """From which probability on likeness alone counts: of any emergency, and of a crisis of the mind, where that has such a
 share of the probability of no danger."""
 _DOUBTED, _DOUBTED_LETHAL = 0.4, 0.25
