@@ -11,6 +11,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from xinglin.tuning.bottleneck import Bottleneck
+
 NAME = "token_by_matmul"
 
 
@@ -34,10 +36,13 @@ class LaidOut(nn.Module):
 
 
 def lay_out(model: nn.Module) -> None:
-    """Lay out every linear layer of a model that this can be done for; the model can't be trained or saved after it."""
+    """Lay out every linear layer of a model that this can be done for; the model can't be trained or saved after it.
+
+    Bottleneck adapters, which are small, stay as they are.
+    """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and _fits(child):
+            if type(child) is nn.Linear and _fits(child) and not isinstance(parent, Bottleneck):
                 setattr(parent, name, LaidOut(child))
 
 
