@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TopPLogitsWarper
+from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
 from xinglin.errors import UserError, one_line
 from xinglin.prompts import RUN_FILE
@@ -102,13 +102,10 @@ def drawn(scores_BV: torch.Tensor, generation: Generation, generators: Sequence[
 
 
 def penalized(scores_BV: torch.Tensor, before: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
-    """Scores with what stood before in a row made less likely. Source: Keskar et al., "CTRL", 2019."""
-    lowered = []
-    for scores_V, ids in zip(scores_BV, before, strict=True):
-        seen = torch.tensor(sorted(set(ids)), device=scores_V.device)
-        scores = scores_V[seen]
-        lowered.append(scores_V.scatter(0, seen, torch.where(scores < 0, scores * penalty, scores / penalty)))
-    return torch.stack(lowered)
+    """Scores with what stood before in a row made less likely; row by row, since padding must not count."""
+    lower = RepetitionPenaltyLogitsProcessor(penalty)
+    rows = zip(scores_BV, before, strict=True)
+    return torch.cat([lower(torch.tensor([ids], device=scores_V.device), scores_V[None]) for scores_V, ids in rows])  # type: ignore[arg-type]
 
 
 def generator(seed: int, ids: Sequence[int]) -> torch.Generator:

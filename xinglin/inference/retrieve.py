@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from itertools import islice
 
@@ -119,7 +120,8 @@ class Retriever:
         lay = _lay_names()
         names = {name: meant[0] for name, meant in lay.items()}
         self.linker = linker.with_names(names, {entry.name: entry.kind for entry in self._pool.entries})
-        self._recognizer = Recognizer(self._pool.entries, lay, _tellings())
+        # a question is ranked for what is meant, for what is alike and for departments: once is enough
+        self._rank = lru_cache(8)(Recognizer(self._pool.entries, lay, _tellings()).rank)
         self._near = _near(self._pool.entries)
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
@@ -200,7 +202,7 @@ class Retriever:
 
     def likely(self, text: str) -> list[Likely]:
         """The diseases that a question is most like, but for the words that it asks with (症状 is no 症状性癫痫)."""
-        return self._recognizer.rank(_ASKING.sub(" ", text))
+        return self._rank(_ASKING.sub(" ", text))
 
     def _meant(self, text: str, told: Sequence[Mention], least: float = _MEANT) -> list[Likely]:
         """The illnesses that a person's own words may mean, the likeliest first; none where none is likely enough."""
