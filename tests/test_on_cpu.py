@@ -7,7 +7,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from xinglin.backbone import Precision
 from xinglin.inference.engine import load_engine
-from xinglin.inference.on_cpu import NAME, LaidOut, lay_out, token_attention
+from xinglin.inference.on_cpu import NAME, LaidOut, attention_by_matmul, lay_out
 
 BF16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="the CPU has no bf16")
 
@@ -44,7 +44,7 @@ def test_attention_by_matmul_is_attention(masked, tokens):
     if masked:
         mask[0, :, :, :4] = False
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.2)
-    made, _ = token_attention(module, query, key, value, mask, scaling=0.2)
+    made, _ = attention_by_matmul(module, query, key, value, mask, scaling=0.2)
     assert made.shape == expected.shape == (2, tokens, 6, 16)
     assert torch.allclose(made, expected, atol=1e-5)
 

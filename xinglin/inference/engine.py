@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from xinglin.backbone import Precision, agree, find_base, load_base
+from xinglin.backbone import Precision, agree, find_base, keep_memory, load_base
 from xinglin.dataset.encode import Encoding
 from xinglin.errors import UserError
 from xinglin.inference.generation import Generation, before_marks, drawn, penalized, stored_generation, why_ended
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _STAGE = 16
 """Tokens made at most before the answers that are done leave a batch, and others move up."""
-_MANY = 0.25
+_MANY = 0.12
 """Share of a batch's answers that are done, for them to leave at once."""
 BATCH_TOKENS = 16_384
 """Tokens of a batch, answers included. In bf16 their keys and values take 0.4 GB of the default base, 9 GB of a LLaMA
@@ -103,12 +103,14 @@ class Engine:
             UserError: as `prompt`.
         """
         rows = (Row(example, self.prompt(example)) for example in examples)
-        waiting = sorted(rows, key=lambda row: -len(row.prompt))
+        # the shortest first: those that join are as long as those that are there have become
+        waiting = sorted(rows, key=lambda row: len(row.prompt))
         batch = self._batch()
         while waiting or batch.rows:
             began = time.perf_counter()
             self.activate()
-            longest = max([batch.columns, *(len(row.prompt) for row in waiting[:1])]) + generation.max_new_tokens
+            longest = max([batch.columns, *(len(row.prompt) for row in waiting[:batch_size])])
+            longest += generation.max_new_tokens
             room = max(1, min(batch_size, batch_tokens // longest)) - len(batch.rows)
             if waiting and room > 0:
                 batch.add(waiting[:room])
@@ -278,6 +280,7 @@ def load_engines(
 
 def _base(base_model: str, precision: Precision, quantization: str, tokenizer: Tokenizer) -> Any:
     """The base, which generates as it is told and not by settings of its own (a repetition penalty, say)."""
+    keep_memory()
     model = load_base(base_model, precision, quantization=quantization)
     agree(model, tokenizer)
     attend_by_matmul(model)

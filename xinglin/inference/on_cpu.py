@@ -1,6 +1,6 @@
 """What makes answering on a CPU quicker, and changes but rounding: weights laid out once, matmuls for attention.
 
-Shape suffixes: B rows, H heads, G key and value heads, N heads that share keys, T columns, D width of a head.
+Shape suffixes: B rows, H heads, G key and value heads, Q tokens that ask, T columns, D width of a head.
 """
 
 from typing import Any
@@ -13,7 +13,9 @@ from transformers.masking_utils import sdpa_mask
 
 from xinglin.tuning.bottleneck import Bottleneck
 
-NAME = "token_by_matmul"
+NAME = "by_matmul"
+_MOST = 1 << 26
+"""Scores at a time, 256 MB: PyTorch's own attention holds fewer, and takes twice as long."""
 
 
 class LaidOut(nn.Module):
@@ -54,13 +56,13 @@ def _fits(linear: nn.Linear) -> bool:
 
 
 def attend_by_matmul(model: Any) -> None:
-    """Let a model on a CPU attend by plain matmuls where one token of each row is made."""
+    """Let a model on a CPU attend by plain matmuls."""
     config = model.config.get_text_config()
     if model.device.type == "cpu" and config._attn_implementation == "sdpa":
         config._attn_implementation = NAME
 
 
-def token_attention(
+def attention_by_matmul(
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -68,29 +70,31 @@ def token_attention(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers asks for it; of more than one token a row, or with parts unknown here, PyTorch's own.
+    """Attention as transformers asks for it; of very long texts, or with parts unknown here, PyTorch's own.
 
     Args:
-        query: [B, H, 1, D].
+        query: [B, H, Q, D].
         key: [B, G, T, D], and so is value.
-        attention_mask: [B, 1, 1, T], True where a column is seen.
+        attention_mask: [B, 1, Q, T], True where a column is seen; only one token may go without.
 
     Returns:
-        ([B, 1, H, D], None).
+        ([B, Q, H, D], None).
     """
     rows, heads, tokens, width = query.shape
-    plain = attention_mask is None or (attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1)
+    plain = tokens == 1 if attention_mask is None else attention_mask.dtype == torch.bool
     extra = any(torch.is_tensor(option) for name, option in options.items() if name != "position_ids")
-    if tokens > 1 or not plain or extra or options.get("softcap") or options.get("dropout"):
+    large = rows * heads * tokens * key.shape[2] > _MOST
+    if large or not plain or extra or options.get("softcap") or options.get("dropout"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
-    query_BGND = query.reshape(rows, key.shape[1], -1, width)
-    scores_BGNT = query_BGND @ key.transpose(2, 3) * (options.get("scaling") or width**-0.5)
-    scores_BGNT = scores_BGNT.float()
+    query_BGQD = query.reshape(rows, key.shape[1], -1, width)
+    scores_BGQT = query_BGQD @ key.transpose(2, 3) * (options.get("scaling") or width**-0.5)
+    scores_BHQT = scores_BGQT.float().view(rows, heads, tokens, -1)
     if attention_mask is not None:
-        scores_BGNT = scores_BGNT.masked_fill(~attention_mask, -torch.inf)
-    output_BGND = scores_BGNT.softmax(-1).to(value.dtype) @ value
-    return output_BGND.reshape(rows, 1, heads, value.shape[-1]), None
+        # a finite number: what is nobody's sees no column, and must not become NaN
+        scores_BHQT.masked_fill_(~attention_mask, torch.finfo(torch.float32).min)
+    shares_BGQT = scores_BHQT.softmax(-1).to(value.dtype).view(rows, key.shape[1], -1, key.shape[2])
+    return (shares_BGQT @ value).view(rows, heads, tokens, -1).transpose(1, 2), None
 
 
-AttentionInterface.register(NAME, token_attention)
+AttentionInterface.register(NAME, attention_by_matmul)
 AttentionMaskInterface.register(NAME, sdpa_mask)

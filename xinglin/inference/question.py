@@ -49,11 +49,11 @@ _WORDS = {
     "examinations": re.compile("检查"),
     "treatment": re.compile("治疗|怎么治"),
     "infectious": re.compile("传染吗|传染性|会传染|传不传染|传染不|传给|传上|传人|染上不|过人|过给|招上"),
-    "route": re.compile("传播|途径|感染上|[咋怎][么个样]*传[的上给过]"),
+    "route": re.compile("传播|途径|感染上|[咋怎][么个样]*[^，,。]{0,4}传[的上给过]|[靠经通]过?[啥什]么?.{0,3}传"),
     "aliases": re.compile("一[个种]病|叫法|别名|也叫"),
     UNANSWERABLE: re.compile(
-        "多少钱|费用|价格|贵吗|报销|医保|吃什么|吃啥|喝什么|水果|早餐|忌口|饮食|食谱|哪家|哪个医院|什么医院|哪个医生|牌子|历史|哪一年"
-        "|要孩子|备孕|同房|结婚|能活|寿命|会死|死亡率|生存率|预后|多久能|几天能|多长时间|复发率|概率|几率|遗传|注意|疫苗|运动|上班|开车|当兵"
+        "多少钱|费用|价格|贵吗|报销|医保|(吃什么|吃啥|喝什么)(?!药)|水果|早餐|忌口|饮食|食谱|哪家|哪个医院|什么医院|哪个医生|牌子|历史|哪一年"
+        "|要孩子|备孕|同房|结婚|能活|寿命|会死|死亡率|生存率|预后|多久能|几天能|多长时间|复发率|概率|几率|遗传(?!科)|注意|疫苗|运动|上班|开车|当兵"
         "|护理|医院(在|好|排)|怎[么样]*预防|预防.{0,6}(吗|呢|什么|哪些)|留意|常识|偏方|秘方|特效|[会能][^，。]{0,6}(转|变)[成变换为]|几个等级|分几"
         "|(能|可以|能够|会|可)(不能)?(够)?(进行)?(治愈|治好|治疗好|痊愈|根治|改善|缓解|减轻|救治|恢复|好转)[了的]?(吗|么|嘛|不|没)"
         "|解读|良性还是恶性|正常吗|说明什么|[什啥]么?意思|什么梗"
@@ -140,7 +140,7 @@ def understand(text: str, mentions: Sequence[Mention]) -> Asked:
         mentions: what the linker found in it; the rest of the text tells what is asked of them.
     """
     rest, last = [], 0
-    for one in mentions:
+    for one in (one for one in mentions if one.kind != "department"):
         rest += [text[last : one.start], NAMED]
         last = one.end
     plain = _joined("".join([*rest, text[last:]]))

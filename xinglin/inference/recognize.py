@@ -3,8 +3,8 @@
 胆里头有石头一公分多   →   胆囊结石 · 胆石症 · …
 脊梁骨是歪的           →   脊柱侧凸 · …
 
-Two likenesses of character n-grams, added: of the question to everything that a disease is called together, and to the
-single name that it has most of. Names are the graph's, their aliases, and the lay names.
+What ranks are two likenesses of character n-grams, added: of the question to everything that a disease is called
+together, and to the single name that it has most of. Names are the graph's, their aliases, lay names and tellings.
 """
 
 import math
@@ -19,7 +19,7 @@ import numpy as np
 from xinglin.dataset.clean import Entry
 from xinglin.knowledge.terms import normalize
 
-_WEIGHTS, _BIAS = (21.81, 3.72, 2.4, 0.1), -8.01
+_WEIGHTS, _BIAS = (16.27, 4.4, 2.65, 6.03), -8.79
 """Of the chance, for SIGNS: a logistic regression on the development questions in lay words
 (benchmarks/grounding/weights.py)."""
 _FORMAL = re.compile("([^的了是得患有叫说怕像为会，。、,.？！?! ]{2,6}?)(综合征|综合症|症|炎|瘤|癌)")
@@ -29,7 +29,7 @@ _LONGEST = (3, 2)  # characters of an n-gram, for the one likeness and the other
 _SHORT = 12.0  # weight of a name that is too short to be told by the share of it alone: about two characters
 
 
-SIGNS = ("likeness", "held", "share", "lead")
+SIGNS = ("likeness", "held", "share", "nearest")
 """What tells that a candidate is meant: attributes of `Likely`."""
 
 
@@ -42,7 +42,7 @@ class Likely:
         likeness: to everything that it is called, 0 to 1.
         held: how much of one of its names the question has, 0 to 1.
         share: its likeness as a share of the greatest.
-        lead: its score before that of the best other one; negative behind it.
+        nearest: likeness to the telling of it that is most like the question, 0 to 1.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Likely:
     likeness: float
     held: float
     share: float
-    lead: float
+    nearest: float
 
     @property
     def chance(self) -> float:
@@ -87,6 +87,10 @@ class Recognizer:
         texts = [" ".join([name] * 3 + aliases + called[name] * 2) for name, aliases in own]
         self._whole = TfidfVectorizer(analyzer="char", ngram_range=(1, _LONGEST[0]), sublinear_tf=True)
         self._texts_DF = self._whole.fit_transform(texts)
+        place = {name: number for number, name in enumerate(self._names)}
+        each = [(place[name], normalize(one)) for name, tellings in told.items() if name in place for one in tellings]
+        self._teller_M = np.array([owner for owner, _ in each], dtype=int)
+        self._tellings_MF = self._whole.transform([telling for _, telling in each]) if each else None
         single = [
             (name, owner)
             for owner, (first, aliases) in enumerate(own)
@@ -104,7 +108,10 @@ class Recognizer:
         Args:
             text: normalised.
         """
-        likeness_D = _dense(self._whole.transform([text]) @ self._texts_DF.T)
+        whole_F = self._whole.transform([text])
+        likeness_D, nearest_D = _dense(whole_F @ self._texts_DF.T), np.zeros(len(self._names))
+        if self._tellings_MF is not None:
+            np.maximum.at(nearest_D, self._teller_M, _dense(whole_F @ self._tellings_MF.T))
         asked_F = self._part.transform([text])
         asked_F.data[:] = 1
         share_N = _dense(asked_F @ self._single_NF.T) / self._mass_N
@@ -117,7 +124,6 @@ class Recognizer:
         score_D = likeness_D / likeness_D.max() + held_D / held_D.max()
         share_D = likeness_D / likeness_D.max()
         best = np.argsort(-score_D, kind="stable")
-        first, second = (float(score_D[one]) for one in (best[0], best[min(1, len(best) - 1)]))
         return [
             Likely(
                 self._names[one],
@@ -125,9 +131,9 @@ class Recognizer:
                 likeness=float(likeness_D[one]),
                 held=float(most_D[one]),
                 share=float(share_D[one]),
-                lead=float(score_D[one]) - (first if place else second),
+                nearest=float(nearest_D[one]),
             )
-            for place, one in enumerate(best[:limit])
+            for one in best[:limit]
         ]
 
 

@@ -42,10 +42,13 @@ _ILLNESS = re.compile(
 )
 _ASKED = 0.1  # probability from which a topic may be what is asked for at all
 _HARDLY = 2  # characters
-_MEANT = 0.15  # chance from which an illness is taken to be meant
+_MEANT = 0.15  # chance from which an illness is taken to be meant, all candidates together
 _MEANT_BY_SIGNS = 0.4  # the same where complaints are told, which many illnesses share
 _MEANT_ANEW = 0.3  # and where the turn before was about one
 _SURE, _NEARLY = 0.5, 0.8  # chance, or share of the best one, from which another may be meant as well
+_DOUBTLESS = 0.9  # and from which it is, though its name says more than the question
+_PLAINLY = 0.6  # and from which it is, though the question has another's name
+_KIN = 0.15  # and from which one of the same kind may stand in, where the graph has nothing of the likeliest one
 _ALSO = 0.08  # and from which one that stands behind it may be
 _CHILD_SAID = "孩|娃|宝|儿子|女儿|闺女|小子|丫头|幼儿园|小学|侄|外甥|孙|满月|[个一二三四五六七八九十两\\d]岁|早产|出生"
 _SAID = {
@@ -63,7 +66,7 @@ _USUAL = "急性 慢性 流行性 单纯性 原发性 特发性 传染性 复发
 _PLAIN = "流行性 单纯性 原发性 特发性 传染性"
 """Those that make no other illness of it."""
 _ALIKE = 0.55  # share of their characters that names of nearly the same illness have in common
-_STEEP = 3  # how much more the likelier diseases count for a department
+_STEEP = 2  # how much more the more likely diseases count for a department
 _GENERIC = re.compile("综合征|综合症|[病症]$|性")  # says nothing of which illness it is
 _ASKING = re.compile("症状|原因|病因|并发症|检查|治疗|表现|科室|传染性?吗|怎么回事|怎么办|引起的?|医院")
 _JOINED = re.compile("[、,，和及与 ]?")
@@ -149,7 +152,7 @@ class Retriever:
         named = list(before) if follows else named
         if asked.unanswerable:
             return Found((), tuple(named), (UNANSWERABLE,), tuple(signs), own)
-        if not follows and not self._says_what(told, named, asked):
+        if not follows and (not self._says_what(told, named, asked) or self._by_the_way(text, told, named)):
             return self._in_lay_words(text, named, signs, told, asked)
         found = replace(self._about(named, told, asked), named=own)
         if found.lines or follows or any(one.text in named for one in told):
@@ -163,6 +166,15 @@ class Retriever:
         kinds = {self._pool.by_name[one.entity].kind for one in told if one.entity in named and self._by_its_name(one)}
         other_topic = asked.best(_TOPICS) not in _TOPICS_OF_DISEASES
         return "disease" in kinds or (bool(kinds) and other_topic)
+
+    def _by_the_way(self, text: str, told: Sequence[Mention], named: Sequence[str]) -> bool:
+        """Whether what is named is but told in the story of another illness (害喜…闻到油烟就翻胃), a plain one."""
+        certain = (one for one in told if one.entity in named and one.text == one.entity)
+        if any(not self._is_sign(one.entity) for one in certain):
+            return False
+        meant = self._meant(text, told)
+        own = max((one.chance for one in meant if one.name in named), default=0.0)
+        return bool(meant) and meant[0].chance >= _PLAINLY and own < _MEANT
 
     def _by_its_name(self, one: Mention) -> bool:
         """Whether a person names a subject as the graph does."""
@@ -196,7 +208,10 @@ class Retriever:
         also = (
             self._pool.by_name[one.name] for one in meant[1:] if one.chance >= min(_SURE, _NEARLY * meant[0].chance)
         )
-        having = (entry for entry in (first, *also, *self._same(first, text)) if entry.objects(topic))
+        # 大隐静脉曲张 is a 静脉曲张, 急性结膜炎 as likely 流行性出血性结膜炎
+        kin = (self._pool.by_name[one.name] for one in meant[1:] if one.chance >= _KIN and _one_kind(one.name, first))
+        near = (*self._same(first, text), *self._wider(first.name), *kin)
+        having = (entry for entry in (first, *also, *near) if entry.objects(topic))
         entry = next(having, first)
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
@@ -206,17 +221,21 @@ class Retriever:
 
     def _meant(self, text: str, told: Sequence[Mention], least: float = _MEANT) -> list[Likely]:
         """The illnesses that a person's own words may mean, the likeliest first; none where none is likely enough."""
-        said = {one.entity for one in told}
+        names, rest = {one.entity for one in told}, _ASKING.sub("", text)
+
+        def says_more(one: Likely) -> bool:
+            wider = one.name not in names and narrower(text, one.name)
+            return wider or any(_adds(one.name, mention, rest) for mention in told)
+
         likely = [
             one
             for one in self.likely(text)
             if one.chance >= _ALSO
             and not other_name(text, one.name)
-            and (one.name in said or not narrower(text, one.name))
-            and not any(_adds(one.name, mention, _ASKING.sub("", text)) for mention in told)
+            and (one.chance >= _DOUBTLESS or not says_more(one))
         ]
         likely.sort(key=lambda one: -one.chance)
-        return likely if likely and likely[0].chance >= least else []
+        return likely if sum(one.chance for one in likely) >= least else []
 
     def _departments(self, likely: Sequence[Likely], who: Patient) -> tuple[str, ...]:
         """Where people with such complaints are seen: the departments of the likeliest diseases, by their weight."""
@@ -225,7 +244,7 @@ class Retriever:
             entry = self._pool.by_name[one.name]
             seen = entry.objects("department") if _may_have(entry, who) else []
             for name in seen:
-                weights[name] += one.score**_STEEP / len(seen)  # type: ignore[assignment]
+                weights[name] += one.likeness**_STEEP / len(seen)  # type: ignore[assignment]
         fitting = (name for name, _ in weights.most_common() if not (who.sex == "男" and "妇" in name))
         return tuple(islice(fitting, _MOST))
 
@@ -254,6 +273,11 @@ class Retriever:
         """Names that hold a name and are hardly longer (椎间盘突出症, 腰椎间盘突出症)."""
         close = (other for other in self._pool.by_name if len(name) < len(other) <= len(name) + _HARDLY)
         return sorted((other for other in close if other.endswith(name)), key=lambda other: (len(other), other))
+
+    def _wider(self, name: str) -> list[Entry]:
+        """The illnesses of which a name is one kind (中耳炎 of 慢性化脓性中耳炎), the closest first."""
+        ends = (name[start:] for start in range(1, len(name) - _HARDLY))
+        return [self._pool.by_name[end] for end in ends if end in self._pool.by_name]
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
@@ -411,6 +435,11 @@ def _likeness(one: str, other: str) -> float:
     """How far two names say the same (雷诺病, 雷诺综合征), 0 where one has a character that the other has not."""
     first, second = (set(_GENERIC.sub("", name)) or set(name) for name in (one, other))
     return len(first & second) / len(first | second) if first <= second or second <= first else 0.0
+
+
+def _one_kind(name: str, entry: Entry) -> bool:
+    """Whether two names end alike."""
+    return name[-_HARDLY:] == entry.name[-_HARDLY:]
 
 
 def _whole(text: str, one: Mention) -> bool:

@@ -4,11 +4,9 @@ xinglin finetune --base_model smollm2-135m --data_path data/llama_data.json --ou
 torchrun --nproc_per_node 8 finetune.py --config configs/llama-7b-report.yaml
 """
 
-import ctypes
 import json
 import logging
 import math
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from xinglin.backbone import (
     agree,
     choose_precision,
     find_base,
+    keep_memory,
     keep_trainable,
     load_base,
 )
@@ -48,7 +47,6 @@ log = logging.getLogger(__name__)
 
 _SHORTEST_ROOM = 256
 """Tokens that an answer may take where none was learned that is longer."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def ready(config: FinetuneConfig) -> Iterator[Run]:
         UserError: as `finetune`.
     """
     config = methods.resolved(config)
-    _keep_memory()
+    keep_memory()
     checks.check(config)
     trackers = choose_trackers(config)
     check_name(config.prompt_template_name)
@@ -126,18 +124,6 @@ def ready(config: FinetuneConfig) -> Iterator[Run]:
             stack.enter_context(compiled(trainer.model))
         finished = resume if resume and checks.finished(resume, config, prepared.steps) else None
         yield Run(config, folder, prepared, precision, trainer, settings, resume, finished)
-
-
-def _keep_memory() -> None:
-    """Let glibc keep what is freed: large tensors come and go, and taking their memory anew costs a tenth of the time.
-
-    oneDNN, too, would keep 1,024 compiled matmuls with their buffers.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
-    libc = ctypes.CDLL(None)
-    if not torch.cuda.is_available() and hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _tell_of_more_gpus() -> None:
