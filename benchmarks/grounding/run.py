@@ -45,10 +45,11 @@ def questions(records: Sequence[Example], retriever: Retriever) -> Asked:
     for one in unseen:
         sets.setdefault(kind_of(one.form), []).append(one)
     sets["missing"] = missing(unseen, retriever)
-    sets["unanswerable"] = [
-        Example(id=f"none-{n}", turns=(Turn("user", row["question"]),), form=row["kind"])
-        for n, row in enumerate(read("unanswerable.jsonl"))
-    ]
+    for mark in ("", "_2"):
+        sets[f"unanswerable{mark}"] = [
+            Example(id=f"none{mark}-{n}", turns=(Turn("user", row["question"]),), form=row["kind"])
+            for n, row in enumerate(read(f"unanswerable{mark}.jsonl"))
+        ]
     for file, mark in LAY.items():
         for n, row in enumerate(read(file)):
             fitting = [facts for name in row["about"] if (facts := facts_of(retriever, name, row["topic"]))]
@@ -59,7 +60,7 @@ def questions(records: Sequence[Example], retriever: Retriever) -> Asked:
     return sets
 
 
-LAY = {"lay_questions.jsonl": "", "lay_questions_2.jsonl": "_2"}
+LAY = {"lay_questions.jsonl": "", "lay_questions_2.jsonl": "_2", "lay_questions_3.jsonl": "_3"}
 """Files of questions in lay words → what marks their sets."""
 
 

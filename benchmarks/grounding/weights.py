@@ -24,7 +24,12 @@ from xinglin.knowledge.graph import load_cmekg
 from xinglin.knowledge.terms import normalize
 
 HERE = Path(__file__).parent
-FILES = ("lay_development.jsonl", "lay_development_2.jsonl", "unanswerable_development.jsonl")
+FILES = (
+    "lay_development.jsonl",
+    "lay_development_2.jsonl",
+    "lay_development_3.jsonl",
+    "unanswerable_development.jsonl",
+)
 NAMED = ("name", "single")  # kinds of questions that mean one illness
 NONE = ("signs", "invented", "not_medical", "asking")  # and of those that name none
 

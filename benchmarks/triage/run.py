@@ -1,16 +1,16 @@
 """How many red flags triage finds, and how often it cries wolf.
 
-    python benchmarks/triage/run.py                    the held-out set; writes results.json
+    python benchmarks/triage/run.py                    the held-out sets, each by itself; writes results.json
     python benchmarks/triage/run.py --development      the packaged messages, each set judged by what the others teach
     python benchmarks/triage/run.py --development --errors
 
-The errors of the held-out set are not shown: it is worth something only as long as nobody has looked.
+The errors of the held-out sets are not shown: they are worth something only as long as nobody has looked.
 """
 
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from xinglin.knowledge.terms import normalize
 from xinglin.records import write_json
 
 HERE = Path(__file__).parent
+HELD_OUT = ("heldout", "heldout_2")
 PACKAGED = Path(xinglin.inference.__file__).with_name("triage.jsonl")
 ALIKE = 0.5
 """Cosine of character trigrams from which two messages are nearly the same."""
@@ -37,12 +38,12 @@ def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def held_out() -> Iterator[tuple[Row, Alert | None]]:
-    """The held-out messages with what triage says of them, without those that a packaged one is nearly the same as.
+def held_out(name: str) -> Iterator[tuple[Row, Alert | None]]:
+    """A held-out set with what triage says of each message, without those that a packaged one is nearly the same as.
 
     Written apart, short messages still come out alike now and then; they would be remembered, not judged.
     """
-    rows, packaged = read(HERE / "heldout.jsonl"), read(PACKAGED)
+    rows, packaged = read(HERE / f"{name}.jsonl"), read(PACKAGED)
     pieces = TfidfVectorizer(analyzer="char", ngram_range=(3, 3), binary=True)
     known = pieces.fit_transform([normalize(row["text"]) for row in packaged])
     alike = (pieces.transform([normalize(row["text"]) for row in rows]) @ known.T).max(axis=1).toarray().ravel()
@@ -81,18 +82,32 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.errors and not asked.development:
         parser.error("--errors needs --development")
+    if asked.development:
+        print(json.dumps(judged(crosswise(), asked.errors), ensure_ascii=False, indent=1))
+        return
+    results = {name: judged(held_out(name)) for name in HELD_OUT}
+    print(json.dumps(results, ensure_ascii=False, indent=1))
+    write_json(HERE / "results.json", results)
+
+
+def judged(messages: Iterable[tuple[Row, Alert | None]], errors: bool = False) -> dict[str, Any]:
+    """What was found of messages, and what was not.
+
+    Args:
+        errors: print what is wrong.
+    """
     got: Counter[tuple[str, str]] = Counter()
     missed: Counter[str] = Counter()
-    for row, alert in crosswise() if asked.development else held_out():
+    for row, alert in messages:
         said = "nothing" if alert is None else "emergency" if alert.urgent else "medication"
         got[row["label"], said] += 1
         missed[row["class"]] += row["label"] == "emergency" and said != "emergency"
-        if asked.errors and (row["label"] == "emergency") != (said == "emergency"):
+        if errors and (row["label"] == "emergency") != (said == "emergency"):
             print(f"{row['label']}/{row['class']} → {said}: {row['text']}  [{alert.name if alert else ''}]")
     total = {
         one: sum(n for (wanted, _), n in got.items() if wanted == one) for one in ("emergency", "benign", "medication")
     }
-    results = {
+    return {
         "emergencies_found": share(got["emergency", "emergency"], total["emergency"]),
         "false_alarms": share(got["benign", "emergency"], total["benign"]),
         "drug_questions_found": share(got["medication", "medication"], total["medication"]),
@@ -101,9 +116,6 @@ def main() -> None:
         "emergencies_missed_by_class": {name: n for name, n in missed.items() if n},
         "lethal_classes_missed": sum(missed[one] for one in LETHAL),
     }
-    print(json.dumps(results, ensure_ascii=False, indent=1))
-    if not asked.development:
-        write_json(HERE / "results.json", results)
 
 
 if __name__ == "__main__":
