@@ -40,7 +40,7 @@ _COMMON = 20  # diseases that show a sign, for it to be one although the graph a
 _ILLNESS = re.compile(
     "(病|炎|癌|瘤|症|感染|征|毒|骨折|硬化|衰竭|结石|梗死|结核|癣|疮|哮喘|高血压|低血压|气胸|不孕|流产|早产|绞痛|斜视|梗阻)$"
 )
-_ASKED = 0.1  # probability from which a topic may be what is asked for at all
+_ASKED = 0.2  # probability from which a topic may be what is asked for at all
 _HARDLY = 2  # characters
 _MEANT = 0.15  # chance from which an illness is taken to be meant, all candidates together
 _MEANT_BY_SIGNS = 0.4  # the same where complaints are told, which many illnesses share
