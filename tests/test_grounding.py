@@ -14,6 +14,7 @@ from xinglin.inference.generation import Generation
 from xinglin.inference.grounding import Grounding, answer_grounded
 from xinglin.inference.options import ChatConfig
 from xinglin.inference.question import patient, understand
+from xinglin.inference.retrieve import opposed
 from xinglin.knowledge.graph import load_cmekg
 from xinglin.records import Example, Turn, read_examples
 
@@ -79,6 +80,28 @@ def test_a_doctors_name_that_the_graph_has_not_is_no_other(grounding):
 def test_no_narrower_illness_than_was_said(grounding):
     found = grounding.retriever.find("轻度脂肪肝怎样医治更好呢")
     assert not any("妊娠" in line.text for line in found.lines)
+
+
+def test_what_is_told_by_the_way_is_not_what_is_asked_about(grounding):
+    found = grounding.retriever.find("害喜害得厉害，闻到油烟就翻胃，一天吐七八回，这该归哪个科管？")
+    assert "反胃" not in found.subjects
+    assert found.lines
+    assert grounding.retriever.find("反胃挂什么科？").subjects == ("反胃",)
+
+
+def test_an_illness_of_the_same_kind_stands_in_and_is_named(grounding):
+    question = "班里红眼病传了一片，这玩意是咋传上的"
+    likeliest = grounding.retriever.likely(question)
+    found = grounding.retriever.find(question)
+    assert not grounding.retriever.entry(max(likeliest, key=lambda one: one.chance).name).objects("route")
+    assert found.subjects[0].endswith("结膜炎")
+    assert found.subjects[0] in grounding.prepare(Example("q", (Turn("user", question),))).text
+
+
+def test_what_an_illness_is_not_does_not_stand_in():
+    assert opposed("稳定型心绞痛", "不稳定型心绞痛")
+    assert opposed("亚急性甲状腺炎", "急性甲状腺炎")
+    assert not opposed("中耳炎", "慢性中耳炎")
 
 
 def test_own_documents_answer_first(tmp_path, engine):
@@ -202,6 +225,9 @@ def test_many_questions_each_get_one_answer(grounding, engine):
 def test_what_is_asked_for_is_told():
     assert understand("■挂什么科?", []).best(("department", "causes")) == "department"
     assert understand("治疗■要多少钱?", []).unanswerable
+    told = understand("爸爸去医院仔细检查,说是■,■能不能全愈", [])
+    assert told.unanswerable
+    assert understand("■的宝宝,遗传科会安排做哪些检查", []).best(("examinations", "unanswerable")) == "examinations"
 
 
 def test_talking(grounding, engine, tmp_path, capsys):

@@ -208,10 +208,9 @@ class Retriever:
         also = (
             self._pool.by_name[one.name] for one in meant[1:] if one.chance >= min(_SURE, _NEARLY * meant[0].chance)
         )
-        # 大隐静脉曲张 is a 静脉曲张, 急性结膜炎 as likely 流行性出血性结膜炎
+        # 红眼病 may be an 急性结膜炎 as well as a 流行性出血性结膜炎
         kin = (self._pool.by_name[one.name] for one in meant[1:] if one.chance >= _KIN and _one_kind(one.name, first))
-        near = (*self._same(first, text), *self._wider(first.name), *kin)
-        having = (entry for entry in (first, *also, *near) if entry.objects(topic))
+        having = (entry for entry in (first, *also, *self._same(first, text), *kin) if entry.objects(topic))
         entry = next(having, first)
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
@@ -267,17 +266,15 @@ class Retriever:
         ranked = [(one.name, _likeness(one.name, entry.name)) for one in self.likely(text)]
         alike = [name for name, likeness in sorted(ranked, key=lambda one: -one[1]) if likeness >= _ALIKE]
         names = dict.fromkeys((*self._near[entry.name], *self._longer(entry.name), *alike))
-        return [self._pool.by_name[name] for name in names if not narrower(text + entry.name, name, _PLAIN)]
+        fitting = (
+            one for one in names if not narrower(text + entry.name, one, _PLAIN) and not opposed(one, entry.name)
+        )
+        return [self._pool.by_name[name] for name in fitting]
 
     def _longer(self, name: str) -> list[str]:
         """Names that hold a name and are hardly longer (椎间盘突出症, 腰椎间盘突出症)."""
         close = (other for other in self._pool.by_name if len(name) < len(other) <= len(name) + _HARDLY)
         return sorted((other for other in close if other.endswith(name)), key=lambda other: (len(other), other))
-
-    def _wider(self, name: str) -> list[Entry]:
-        """The illnesses of which a name is one kind (中耳炎 of 慢性化脓性中耳炎), the closest first."""
-        ends = (name[start:] for start in range(1, len(name) - _HARDLY))
-        return [self._pool.by_name[end] for end in ends if end in self._pool.by_name]
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
@@ -438,8 +435,14 @@ def _likeness(one: str, other: str) -> float:
 
 
 def _one_kind(name: str, entry: Entry) -> bool:
-    """Whether two names end alike."""
-    return name[-_HARDLY:] == entry.name[-_HARDLY:]
+    """Whether two names end alike, and none is what the other is not (不稳定型心绞痛, 亚急性甲状腺炎)."""
+    return name[-_HARDLY:] == entry.name[-_HARDLY:] and not opposed(name, entry.name)
+
+
+def opposed(one: str, other: str) -> bool:
+    """Whether a name is another one with 不, 非, 亚 or 无 before it."""
+    short, long = sorted((one, other), key=len)
+    return any(f"{no}{short}" in long for no in "不非亚无")
 
 
 def _whole(text: str, one: Mention) -> bool:
