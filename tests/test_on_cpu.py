@@ -49,6 +49,14 @@ def test_attention_by_matmul_is_attention(masked, tokens):
     assert torch.allclose(made, expected, atol=1e-5)
 
 
+def test_a_place_that_is_nobodys_makes_no_nan():
+    query, key, value = (torch.randn(1, heads, 3, 16) for heads in (6, 2, 2))
+    mask = torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
+    mask[:, :, :, 0] = False  # the first place sees nothing, as padding does
+    made, _ = attention_by_matmul(nn.Module(), query, key, value, mask)
+    assert made.isfinite().all()
+
+
 def test_an_engine_uses_them(tiny_base):
     engine = load_engine(str(tiny_base), "", "auto", Precision(torch.float32, "test"))
     assert engine.model.config.get_text_config()._attn_implementation == NAME

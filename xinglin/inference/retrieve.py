@@ -209,8 +209,10 @@ class Retriever:
             self._pool.by_name[one.name] for one in meant[1:] if one.chance >= min(_SURE, _NEARLY * meant[0].chance)
         )
         # 红眼病 may be an 急性结膜炎 as well as a 流行性出血性结膜炎
-        kin = (self._pool.by_name[one.name] for one in meant[1:] if one.chance >= _KIN and _one_kind(one.name, first))
-        having = (entry for entry in (first, *also, *self._same(first, text), *kin) if entry.objects(topic))
+        likely = (one.name for one in meant[1:] if one.chance >= _KIN)
+        kin = (self._pool.by_name[name] for name in likely if name.endswith(first.name[-_HARDLY:]))
+        near = (first, *also, *self._same(first, text), *kin)
+        having = (entry for entry in near if entry.objects(topic) and not opposed(entry.name, first.name))
         entry = next(having, first)
         return Found(self._answering([entry], topic, told), (entry.name,), (topic,), (), guessed=True)
 
@@ -266,10 +268,7 @@ class Retriever:
         ranked = [(one.name, _likeness(one.name, entry.name)) for one in self.likely(text)]
         alike = [name for name, likeness in sorted(ranked, key=lambda one: -one[1]) if likeness >= _ALIKE]
         names = dict.fromkeys((*self._near[entry.name], *self._longer(entry.name), *alike))
-        fitting = (
-            one for one in names if not narrower(text + entry.name, one, _PLAIN) and not opposed(one, entry.name)
-        )
-        return [self._pool.by_name[name] for name in fitting]
+        return [self._pool.by_name[name] for name in names if not narrower(text + entry.name, name, _PLAIN)]
 
     def _longer(self, name: str) -> list[str]:
         """Names that hold a name and are hardly longer (椎间盘突出症, 腰椎间盘突出症)."""
@@ -434,13 +433,8 @@ def _likeness(one: str, other: str) -> float:
     return len(first & second) / len(first | second) if first <= second or second <= first else 0.0
 
 
-def _one_kind(name: str, entry: Entry) -> bool:
-    """Whether two names end alike, and none is what the other is not (不稳定型心绞痛, 亚急性甲状腺炎)."""
-    return name[-_HARDLY:] == entry.name[-_HARDLY:] and not opposed(name, entry.name)
-
-
 def opposed(one: str, other: str) -> bool:
-    """Whether a name is another one with 不, 非, 亚 or 无 before it."""
+    """Whether a name is another one with 不, 非, 亚 or 无 before it (不稳定型心绞痛), and so another illness."""
     short, long = sorted((one, other), key=len)
     return any(f"{no}{short}" in long for no in "不非亚无")
 
