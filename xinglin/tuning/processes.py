@@ -3,6 +3,7 @@
 Every process reads all data and does the same things in the same order; the first one (rank 0) alone writes files.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(hours=2))
     yield
+    # a wrapped model that is but garbage keeps the group's threads at work, and they abort when Python ends under them
+    gc.collect()
     dist.destroy_process_group()  # not after an error: the others may no longer answer
 
 
