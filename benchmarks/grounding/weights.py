@@ -1,15 +1,15 @@
-"""Weights of the chance that a candidate is the illness which a person's own words mean (`inference/recognize.py`).
+"""Weights of which illness a person's own words mean, and of whether they mean any (`inference/recognize.py`).
 
     python benchmarks/grounding/weights.py
 
-A logistic regression on the ten likeliest candidates of every development question. Questions about complaints or about
-no disease have none that fits, nor has an asking by itself (那要挂什么科). Prints the weights and, with each fifth of
-the questions judged by the others, how many would be answered, and answered rightly, from which chance on.
+Two logistic regressions on the development questions: of the candidates of those that mean an illness, and of the
+likeliest candidate of all. Questions about no disease mean none, nor does an asking by itself (那要挂什么科). Prints
+the weights and, with each fifth of the questions judged by the others, how many would be answered, and rightly.
 """
 
 import json
+import math
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,60 +18,75 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from xinglin.inference.grounding import Grounding
-from xinglin.inference.recognize import SIGNS, other_name
-from xinglin.inference.retrieve import narrower
+from xinglin.inference.question import askings
+from xinglin.inference.recognize import SIGNS
+from xinglin.inference.retrieve import Retriever
 from xinglin.knowledge.graph import load_cmekg
 from xinglin.knowledge.terms import normalize
 
 HERE = Path(__file__).parent
-FILES = (
-    "lay_development.jsonl",
-    "lay_development_2.jsonl",
-    "lay_development_3.jsonl",
-    "unanswerable_development.jsonl",
-)
-NAMED = ("name", "single")  # kinds of questions that mean one illness
-NONE = ("signs", "invented", "not_medical", "asking")  # and of those that name none
+FILES = ("lay_development.jsonl", *(f"lay_development_{n}.jsonl" for n in (2, 3, 4)), "unanswerable_development.jsonl")
+ONE = ("name", "single")  # kinds of questions that mean one illness
+NONE = ("invented", "not_medical", "asking")  # and of those that mean none
+NAMED = 20  # of so many illnesses, one is asked for by its name
+ASKED = 9  # and of so many askings, one by itself
 
 
-def questions() -> Iterator[dict[str, Any]]:
-    """All development questions, and the asking of every ninth example of topics by itself."""
+def questions(retriever: Retriever) -> Iterator[dict[str, Any]]:
+    """The development questions, some that name an illness as the graph does, and some askings by themselves."""
     for file in FILES:
         yield from map(json.loads, (HERE / file).read_text("utf-8").splitlines())
-    examples = resources.files("xinglin.inference").joinpath("intents.jsonl").read_text("utf-8").splitlines()
-    for said in map(json.loads, examples[::9]):
-        if "【病】" in said["question"]:
-            yield {"question": said["question"].replace("【病】", ""), "kind": "asking"}
+    said = askings()
+    for number, name in enumerate(retriever.diseases[::NAMED]):
+        yield {"question": name + said[number % len(said)], "kind": "single", "about": [name]}
+    for one in said[::ASKED]:
+        yield {"question": one, "kind": "asking"}
 
 
 def main() -> None:
     """Fit, judge, print."""
     retriever = Grounding(load_cmekg()).retriever
-    rows, fits, question, kinds = [], [], [], []
-    for said in questions():
-        if said["kind"] not in NAMED + NONE:
-            continue
+    rows, fits, group, asked = [], [], [], []
+    for said in questions(retriever):
         text = normalize(said["question"])
-        for one in retriever.likely(text)[:10]:
-            if not other_name(text, one.name) and not narrower(text, one.name):
-                rows.append([getattr(one, sign) for sign in SIGNS])
-                fits.append(said["kind"] in NAMED and one.name in said["about"])
-                question.append(len(kinds))
-        kinds.append(said["kind"])
-    signs, right, groups = np.array(rows), np.array(fits), np.array(question)
-    learner = LogisticRegression(C=10, max_iter=5000).fit(signs, right)
-    print(dict(zip(SIGNS, learner.coef_[0].round(2).tolist(), strict=True)), learner.intercept_.round(2).tolist())
-    chances = np.zeros(len(right))
+        candidates = retriever.candidates(text, retriever.told(text))
+        if said["kind"] in ONE + NONE and candidates:
+            rows += [one.signs for one in candidates]
+            fits += [said["kind"] in ONE and one.name in said["about"] for one in candidates]
+            group += [len(asked)] * len(candidates)
+            asked.append((said["kind"] in ONE, math.log(len(text))))
+    signs, right, groups = np.array(rows), np.array(fits), np.array(group)
+    means, length = np.array([one for one, _ in asked]), np.array([one for _, one in asked])
+
+    def first(chances: np.ndarray) -> np.ndarray:
+        """The likeliest candidate of each question."""
+        places = (np.flatnonzero(groups == number) for number in range(len(asked)))
+        return np.array([each[chances[each].argmax()] for each in places])
+
+    def learn(use: np.ndarray) -> tuple[LogisticRegression, LogisticRegression]:
+        which = LogisticRegression(C=10, max_iter=5000).fit(signs[use], right[use])
+        best = first(which.predict_proba(signs)[:, 1])
+        mine = np.isin(np.arange(len(asked)), groups[use])
+        any_at_all = LogisticRegression(C=5, max_iter=5000, class_weight="balanced")
+        return which, any_at_all.fit(np.column_stack([signs[best], length])[mine], means[mine])
+
+    for name, learner in zip(("which", "any at all"), learn(np.arange(len(right))), strict=True):
+        names = SIGNS if name == "which" else (*SIGNS, "length")
+        print(name, dict(zip(names, learner.coef_[0].round(2).tolist(), strict=True)), learner.intercept_.round(2))
+    likely, hit = np.zeros(len(asked)), np.zeros(len(asked), bool)
     for learned, judged in GroupKFold(5).split(signs, right, groups):
-        learner = LogisticRegression(C=10, max_iter=5000).fit(signs[learned], right[learned])
-        chances[judged] = learner.predict_proba(signs[judged])[:, 1]
-    best = [group[chances[group].argmax()] for n in range(len(kinds)) if len(group := np.flatnonzero(groups == n))]
-    for least in (0.15, 0.2, 0.25, 0.3, 0.4):
-        for named in (True, False):
-            of = [one for one in best if (kinds[groups[one]] in NAMED) is named]
-            sure = [one for one in of if chances[one] >= least]
-            print(f"from {least}: {'one meant' if named else 'none meant':<10} n={len(of)}", end="  ")
-            print(f"answered {len(sure) / len(of):.2f}, rightly {sum(right[one] for one in sure) / len(of):.2f}")
+        which, any_at_all = learn(learned)
+        best = first(which.predict_proba(signs)[:, 1])
+        mine = np.unique(groups[judged])
+        likely[mine] = any_at_all.predict_proba(np.column_stack([signs[best], length]))[mine, 1]
+        hit[mine] = right[best][mine]
+    for least in (0.15, 0.25, 0.4, 0.6, 0.8):
+        sure = likely >= least
+        print(
+            f"from {least}: one meant, answered {sure[means].mean():.2f}, rightly {(sure & hit)[means].mean():.2f}; ",
+            end="",
+        )
+        print(f"none meant, answered {sure[~means].mean():.2f} (n={means.sum()}, {(~means).sum()})")
 
 
 if __name__ == "__main__":

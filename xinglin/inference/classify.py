@@ -5,9 +5,9 @@ Rules say why, examples reach further: people find more ways of saying a thing t
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -78,16 +78,37 @@ def _untaught() -> tuple[Any, Any]:
 
 def learned(texts: Sequence[str], labels: Sequence[str]) -> Classifier:
     """A classifier from the cache, where one of the same examples is kept; else learned now, and kept."""
-    examples = json.dumps([_LONGEST, _TRUST, list(texts), list(labels)], ensure_ascii=False)
-    digest = hashlib.sha256(examples.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    path = cache_dir() / "classifiers" / f"{digest}.npz"
+    examples = [_LONGEST, _TRUST, list(texts), list(labels)]
+    return kept("classifiers", examples, Classifier.load, lambda: Classifier(texts, labels))
+
+
+class Learned(Protocol):
+    """What `kept` keeps."""
+
+    def save(self, path: Path) -> None:
+        """Write it."""
+
+
+T = TypeVar("T", bound=Learned)
+
+
+def kept(folder: str, examples: Any, load: Callable[[Path], T], learn: Callable[[], T]) -> T:
+    """What was learned from the same examples before, from this folder of the cache; else learned now, and kept there.
+
+    Args:
+        examples: all that it is learned from and by, as JSON can hold it.
+        load: may raise OSError, ValueError or KeyError where nothing fit is kept.
+    """
+    said = json.dumps(examples, ensure_ascii=False)
+    digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    path = cache_dir() / folder / f"{digest}.npz"
     try:
-        return Classifier.load(path)
+        return load(path)
     except (OSError, ValueError, KeyError):
-        made = Classifier(texts, labels)
+        made = learn()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         made.save(path)
     except OSError:
-        pass  # a cache that cannot be written costs seconds, no more
+        pass  # a cache that cannot be written costs time, no more
     return made

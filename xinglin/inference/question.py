@@ -18,6 +18,8 @@ from xinglin.inference.classify import Classifier, learned
 from xinglin.knowledge.link import Mention
 from xinglin.knowledge.terms import normalize
 
+_OF_IT = "【病】"
+"""In an example: what the question names."""
 NAMED = "■"
 """Stands for what a question names."""
 UNANSWERABLE = "unanswerable"
@@ -117,9 +119,19 @@ class Asked:
 
 
 @lru_cache(1)
-def _classifier() -> Classifier:
+def _examples() -> list[dict[str, str]]:
     lines = resources.files("xinglin.inference").joinpath("intents.jsonl").read_text("utf-8").splitlines()
-    examples = [(said["question"].replace("【病】", NAMED), said["topic"]) for said in map(json.loads, lines)]
+    return [json.loads(line) for line in lines]
+
+
+def askings() -> list[str]:
+    """How people ask, without what they ask about."""
+    return [said["question"].replace(_OF_IT, "") for said in _examples() if _OF_IT in said["question"]]
+
+
+@lru_cache(1)
+def _classifier() -> Classifier:
+    examples = [(said["question"].replace(_OF_IT, NAMED), said["topic"]) for said in _examples()]
     for name, form in load_wording().forms.items():
         for phrasing in form.train:
             text = re.sub(r"\{(d|a|b|s|x)\}", NAMED, phrasing).replace("{kin}", "家里人").replace("{who}", "我")

@@ -20,8 +20,10 @@ from xinglin.dataset.pool import Pool
 from xinglin.dataset.split import stripped
 from xinglin.dataset.vignettes import person
 from xinglin.dataset.wording import MAX_OBJECTS, Line, compared, load_wording, topic_line
-from xinglin.inference.question import UNANSWERABLE, Asked, Patient, patient, understand
-from xinglin.inference.recognize import Likely, Recognizer, other_name
+from xinglin.inference.namer import CLAUSE, Words
+from xinglin.inference.question import UNANSWERABLE, Asked, Patient, askings, patient, understand
+from xinglin.inference.recognize import Likely, Recognizer, any_meant, other_name
+from xinglin.inference.triage import messages
 from xinglin.knowledge.graph import Graph
 from xinglin.knowledge.link import Linker, Mention, negations
 from xinglin.knowledge.policy import ANSWERABLE, SUBJECT_TYPE
@@ -42,14 +44,14 @@ _ILLNESS = re.compile(
 )
 _ASKED = 0.2  # probability from which a topic may be what is asked for at all
 _HARDLY = 2  # characters
-_MEANT = 0.15  # chance from which an illness is taken to be meant, all candidates together
-_MEANT_BY_SIGNS = 0.4  # the same where complaints are told, which many illnesses share
-_MEANT_ANEW = 0.3  # and where the turn before was about one
+_MEANT = 0.25  # chance from which an illness is taken to be meant
+_MEANT_BY_SIGNS = 0.6  # the same where complaints are told, which many illnesses share
+_MEANT_ANEW = 0.6  # and where the turn before was about one
 _SURE, _NEARLY = 0.5, 0.8  # chance, or share of the best one, from which another may be meant as well
-_DOUBTLESS = 0.9  # and from which it is, though its name says more than the question
-_PLAINLY = 0.6  # and from which it is, though the question has another's name
-_KIN = 0.15  # and from which one of the same kind may stand in, where the graph has nothing of the likeliest one
-_ALSO = 0.08  # and from which one that stands behind it may be
+_PLAINLY, _BY_THE_WAY = 0.35, 0.25  # and from which it is, though the question has another's name; below which that is
+_KIN = 0.04  # and from which one of the same kind may stand in, where the graph has nothing of the likeliest one
+_ALSO = 0.02  # and from which one that stands behind it may be
+_CLAUSE_LENGTH = 16  # characters of a clause that names are learned among
 _CHILD_SAID = "孩|娃|宝|儿子|女儿|闺女|小子|丫头|幼儿园|小学|侄|外甥|孙|满月|[个一二三四五六七八九十两\\d]岁|早产|出生"
 _SAID = {
     "妊娠|产后|产褥": "怀|孕|产|胎|月子|肚子?里的",
@@ -124,11 +126,16 @@ class Retriever:
         names = {name: meant[0] for name, meant in lay.items()}
         self.linker = linker.with_names(names, {entry.name: entry.kind for entry in self._pool.entries})
         # a question is ranked for what is meant, for what is alike and for departments: once is enough
-        self._rank = lru_cache(8)(Recognizer(self._pool.entries, lay, _tellings()).rank)
+        self._rank = lru_cache(8)(Recognizer(self._pool.entries, lay, _tellings(), _words()).rank)
         self._near = _near(self._pool.entries)
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
         self._long = sorted(unknown, key=len, reverse=True)
+
+    @property
+    def diseases(self) -> list[str]:
+        """Names of those that something may be said of."""
+        return [entry.name for entry in self._pool.entries if entry.kind == "disease"]
 
     def find(self, question: str, before: Sequence[str] = ()) -> Found:
         """What answers a question.
@@ -137,10 +144,7 @@ class Retriever:
             before: subjects of the turn before, for a question that names none.
         """
         text = normalize(question)
-        mentions = self._mentions(text)
-        denied = negations(text, mentions)
-        asked = understand(text, mentions)
-        told = [one for one, no in zip(mentions, denied, strict=True) if not no and _whole(text, one)]
+        asked, told = understand(text, self._mentions(text)), self.told(text)
         listed = {one.entity for run in _runs(text, told) if self._of_signs(run) for one in run}
         signs = list(dict.fromkeys(one.entity for one in told if one.entity in listed or self._is_sign(one.entity)))
         last_first = dict.fromkeys(one.entity for one in reversed(told) if self._is_subject(one.entity))
@@ -168,13 +172,10 @@ class Retriever:
         return "disease" in kinds or (bool(kinds) and other_topic)
 
     def _by_the_way(self, text: str, told: Sequence[Mention], named: Sequence[str]) -> bool:
-        """Whether what is named is but told in the story of another illness (害喜…闻到油烟就翻胃), a plain one."""
-        certain = (one for one in told if one.entity in named and one.text == one.entity)
-        if any(not self._is_sign(one.entity) for one in certain):
-            return False
-        meant = self._meant(text, told)
-        own = max((one.chance for one in meant if one.name in named), default=0.0)
-        return bool(meant) and meant[0].chance >= _PLAINLY and own < _MEANT
+        """Whether what is named is but told in the story of another illness (我妈有糖尿病，最近…), a plainer one."""
+        candidates = self.candidates(text, told)
+        own = max((one.chance for one in candidates if one.name in named), default=0.0)
+        return bool(candidates) and candidates[0].chance >= _PLAINLY and own < _BY_THE_WAY
 
     def _by_its_name(self, one: Mention) -> bool:
         """Whether a person names a subject as the graph does."""
@@ -220,23 +221,31 @@ class Retriever:
         """The diseases that a question is most like, but for the words that it asks with (症状 is no 症状性癫痫)."""
         return self._rank(_ASKING.sub(" ", text))
 
-    def _meant(self, text: str, told: Sequence[Mention], least: float = _MEANT) -> list[Likely]:
-        """The illnesses that a person's own words may mean, the likeliest first; none where none is likely enough."""
-        names, rest = {one.entity for one in told}, _ASKING.sub("", text)
+    def candidates(self, text: str, told: Sequence[Mention]) -> list[Likely]:
+        """The illnesses that a person's own words may mean, the likeliest first.
 
-        def says_more(one: Likely) -> bool:
-            wider = one.name not in names and narrower(text, one.name)
-            return wider or any(_adds(one.name, mention, rest) for mention in told)
-
-        likely = [
-            one
+        Args:
+            told: what the text names of the graph.
+        """
+        named, rest = {one.entity for one in told}, _ASKING.sub(" ", text)
+        ranked = (
+            replace(
+                one,
+                said=max((len(m.text) for m in told if m.entity == one.name), default=0) / len(text),
+                shown=self._is_sign(one.name),
+                narrower=one.name not in named and narrower(text, one.name),
+            )
             for one in self.likely(text)
-            if one.chance >= _ALSO
-            and not other_name(text, one.name)
-            and (one.chance >= _DOUBTLESS or not says_more(one))
-        ]
-        likely.sort(key=lambda one: -one.chance)
-        return likely if sum(one.chance for one in likely) >= least else []
+            if not other_name(rest, one.name)
+        )
+        return sorted(ranked, key=lambda one: -one.chance)
+
+    def _meant(self, text: str, told: Sequence[Mention], least: float = _MEANT) -> list[Likely]:
+        """The candidates that are likely enough; none where it is not that any is meant."""
+        candidates = self.candidates(text, told)
+        if not candidates or any_meant(candidates[0], text) < least:
+            return []
+        return [one for one in candidates if one.chance >= _ALSO or one is candidates[0]]
 
     def _departments(self, likely: Sequence[Likely], who: Patient) -> tuple[str, ...]:
         """Where people with such complaints are seen: the departments of the likeliest diseases, by their weight."""
@@ -274,6 +283,12 @@ class Retriever:
         """Names that hold a name and are hardly longer (椎间盘突出症, 腰椎间盘突出症)."""
         close = (other for other in self._pool.by_name if len(name) < len(other) <= len(name) + _HARDLY)
         return sorted((other for other in close if other.endswith(name)), key=lambda other: (len(other), other))
+
+    def told(self, text: str) -> list[Mention]:
+        """What a text names of the graph, but for what it says is not so, and for pieces of longer names."""
+        mentions = self._mentions(text)
+        denied = negations(text, mentions)
+        return [one for one, no in zip(mentions, denied, strict=True) if not no and _whole(text, one)]
 
     def _mentions(self, text: str) -> list[Mention]:
         """The linker's mentions, with the subjects whose names are too long to be terms, and without mere 感染."""
@@ -398,6 +413,13 @@ def _tellings() -> dict[str, list[str]]:
     return {name: told.split("|") for name, told in (line.split("\t") for line in lines if not line.startswith("#"))}
 
 
+def _words() -> Words:
+    """What people say around an illness: clauses of the labelled messages, and examples of how topics are asked for."""
+    clauses = (clause for message in messages() for clause in CLAUSE.split(normalize(message["text"])))
+    around = tuple(clause for clause in clauses if _HARDLY < len(clause) <= _CLAUSE_LENGTH)
+    return Words(around, tuple(normalize(one) for one in askings()))
+
+
 def _near(entries: Iterable[Entry]) -> dict[str, list[str]]:
     """Name → names of the same disease: by an alias that they share, or but for 小儿, 慢性 and the like."""
     groups: dict[str, list[str]] = {}
@@ -417,14 +439,6 @@ def narrower(text: str, name: str, but: str = _USUAL) -> bool:
     special = any(re.search(words, name) and not re.search(f"{words}|{said}", text) for words, said in _SAID.items())
     kinds = ((found[0], found[1]) for found in _KIND.finditer(name))
     return special or any(kind not in but and not set(kind) <= set(text) and rest in text for kind, rest in kinds)
-
-
-def _adds(name: str, said: Mention, text: str) -> bool:
-    """Whether a name says more than a person did who said a part of it (高血压 is not 高血压性心脏病)."""
-    core = _GENERIC.sub("", said.entity) if _ILLNESS.search(said.entity) else ""
-    known = core if len(core) > 1 and core in name and name != said.entity else name
-    rest = set(_GENERIC.sub("", name.replace(known, "", 1)))
-    return len(rest) > 1 and not rest & set(text)
 
 
 def _likeness(one: str, other: str) -> float:

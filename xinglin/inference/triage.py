@@ -147,9 +147,15 @@ def _flag(said: dict[str, Any], words: dict[str, str]) -> Flag:
 
 
 @lru_cache(1)
-def _classifier() -> Classifier:
+def messages() -> list[dict[str, str]]:
+    """The labelled messages."""
     lines = resources.files("xinglin.inference").joinpath("triage.jsonl").read_text("utf-8").splitlines()
-    said = [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines]
+
+
+@lru_cache(1)
+def _classifier() -> Classifier:
+    said = messages()
     return learned([plain(one["text"]) for one in said], [label(one) for one in said])
 
 
