@@ -89,6 +89,22 @@ def test_what_is_told_by_the_way_is_not_what_is_asked_about(grounding):
     assert grounding.retriever.find("反胃挂什么科？").subjects == ("反胃",)
 
 
+@pytest.mark.parametrize(
+    ("question", "by_the_way", "part"),
+    [
+        ("我妈有糖尿病十来年了，这半年胆里头查出好几块石头，吃了肥肉右边肋巴骨底下疼，怎么引起的", "糖尿病", "胆"),
+        ("爷爷年轻时得过肺结核，这几年手指脚趾一根根红肿，喝了啤酒大脚趾半夜疼醒，要做哪些检查", "肺结核", "痛风"),
+        ("孩子有湿疹，昨天开始腮帮子肿得像猪头，幼儿园好几个这样，会传染吗", "湿疹", "腮腺炎"),
+    ],
+)
+def test_an_illness_of_the_past_or_of_others_is_not_the_one_asked_about(grounding, question, by_the_way, part):
+    found = grounding.retriever.find(question)
+    assert any(part in name for name in found.subjects)
+    assert by_the_way not in found.subjects
+    assert found.guessed
+    assert grounding.retriever.find("我有高血压，想问一下癫痫怎么治").subjects == ("癫痫病",)
+
+
 def test_an_illness_of_the_same_kind_stands_in_and_is_named(grounding):
     question = "班里红眼病传了一片，这玩意是咋传上的"
     likeliest = grounding.retriever.likely(question)

@@ -60,7 +60,7 @@ def questions(records: Sequence[Example], retriever: Retriever) -> Asked:
     return sets
 
 
-LAY = {"lay_questions.jsonl": "", "lay_questions_2.jsonl": "_2", "lay_questions_3.jsonl": "_3"}
+LAY = {"lay_questions.jsonl": "", **{f"lay_questions_{n}.jsonl": f"_{n}" for n in (2, 3, 4)}}
 """Files of questions in lay words → what marks their sets."""
 
 

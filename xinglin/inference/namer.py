@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,11 +71,22 @@ class Namer:
         scores_BD: torch.Tensor = self._names(summed_BW / torch.tensor(sizes)[:, None] ** 0.5)
         return scores_BD
 
+    def rounded(self) -> "Namer":
+        """The same with numbers that fp16 holds, so that what is kept is what was learned."""
+        with torch.no_grad():
+            for weight in self._weights.values():
+                weight.copy_(weight.half())
+        return self
+
+    @property
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {"grams": self._grams.weight, "names": self._names.weight, "bias": self._names.bias}
+
     def save(self, path: Path) -> None:
         """Write it as arrays of fp16, for `load`."""
-        arrays = {"grams": self._grams.weight, "names": self._names.weight, "bias": self._names.bias}
+        arrays: dict[str, Any] = {name: weight.detach().half().numpy() for name, weight in self._weights.items()}
         with atomic_write(path, "wb") as file:
-            np.savez(file, **{name: tensor.detach().half().numpy() for name, tensor in arrays.items()})  # type: ignore[arg-type]
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Namer":
@@ -85,10 +97,9 @@ class Namer:
         """
         with np.load(path, allow_pickle=False) as arrays:
             made = _untaught(len(arrays["bias"]))
-            parts = ((made._grams.weight, "grams"), (made._names.weight, "names"), (made._names.bias, "bias"))
             with torch.no_grad():
-                for parameter, name in parts:
-                    parameter.copy_(torch.from_numpy(arrays[name].astype(np.float32)))
+                for name, weight in made._weights.items():
+                    weight.copy_(torch.from_numpy(arrays[name]))
         return made
 
 
@@ -141,7 +152,7 @@ def learn_names(examples: Sequence[tuple[str, int]], words: Words) -> Namer:
                 learner.step()
                 plan.step()
                 learner.zero_grad()
-    return made
+    return made.rounded()
 
 
 def _untaught(illnesses: int) -> Namer:

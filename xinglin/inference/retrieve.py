@@ -48,7 +48,7 @@ _MEANT = 0.25  # chance from which an illness is taken to be meant
 _MEANT_BY_SIGNS = 0.6  # the same where complaints are told, which many illnesses share
 _MEANT_ANEW = 0.6  # and where the turn before was about one
 _SURE, _NEARLY = 0.5, 0.8  # chance, or share of the best one, from which another may be meant as well
-_PLAINLY, _BY_THE_WAY = 0.35, 0.25  # and from which it is, though the question has another's name; below which that is
+_PLAINLY, _BY_THE_WAY = 0.5, 0.25  # and from which others are meant than the one named; below which that is not
 _KIN = 0.04  # and from which one of the same kind may stand in, where the graph has nothing of the likeliest one
 _ALSO = 0.02  # and from which one that stands behind it may be
 _CLAUSE_LENGTH = 16  # characters of a clause that names are learned among
@@ -159,11 +159,12 @@ class Retriever:
         if not follows and (not self._says_what(told, named, asked) or self._by_the_way(text, told, named)):
             return self._in_lay_words(text, named, signs, told, asked)
         found = replace(self._about(named, told, asked), named=own)
-        if found.lines or follows or any(one.text in named for one in told):
+        if found.lines or follows or any(one.text in found.subjects for one in told):
             return found
         # another name of a disease that the graph has nothing on may be that of one that it has (老鼠疮)
         other = self._in_lay_words(text, named, signs, told, asked)
-        return other if other.lines else found
+        another = {one.entity for one in told if one.text == one.entity} & set(other.subjects)
+        return other if other.lines and not another else found
 
     def _says_what(self, told: Sequence[Mention], named: Sequence[str], asked: Asked) -> bool:
         """Whether a question names what it is about as the graph does: a disease, or what its topic belongs to."""
@@ -175,7 +176,7 @@ class Retriever:
         """Whether what is named is but told in the story of another illness (我妈有糖尿病，最近…), a plainer one."""
         candidates = self.candidates(text, told)
         own = max((one.chance for one in candidates if one.name in named), default=0.0)
-        return bool(candidates) and candidates[0].chance >= _PLAINLY and own < _BY_THE_WAY
+        return sum(one.chance for one in candidates if one.name not in named) >= _PLAINLY and own < _BY_THE_WAY
 
     def _by_its_name(self, one: Mention) -> bool:
         """Whether a person names a subject as the graph does."""
