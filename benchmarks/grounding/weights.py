@@ -25,7 +25,12 @@ from xinglin.knowledge.graph import load_cmekg
 from xinglin.knowledge.terms import normalize
 
 HERE = Path(__file__).parent
-FILES = ("lay_development.jsonl", *(f"lay_development_{n}.jsonl" for n in (2, 3, 4)), "unanswerable_development.jsonl")
+FILES = (
+    "lay_development.jsonl",
+    *(f"lay_development_{n}.jsonl" for n in (2, 3, 4)),
+    "unanswerable_development.jsonl",
+    "unanswerable_development_2.jsonl",
+)
 ONE = ("name", "single")  # kinds of questions that mean one illness
 NONE = ("invented", "not_medical", "asking")  # and of those that mean none
 NAMED = 20  # of so many illnesses, one is asked for by its name

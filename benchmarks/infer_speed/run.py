@@ -147,7 +147,7 @@ def main() -> None:
         "relatives": lambda: one_by_one(unmerged, engine, alone, new),
         "merged_1": lambda: one_by_one(engine.model, engine, alone, new),
         "ours_1": lambda: by_engine(engine, alone, new, 1),
-        "ours": lambda: by_engine(engine, questions, new, 32),
+        "ours": lambda: by_engine(engine, questions, new, 64),
     }
     by_engine(engine, questions[:2], 8, 2)  # what a first call sets up
     seconds, answers = measured(systems, asked.rounds)

@@ -88,7 +88,7 @@ class Engine:
         self,
         examples: Sequence[Example],
         generation: Generation,
-        batch_size: int = 32,
+        batch_size: int = 64,
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[Prediction]:
         """Answer the last question of each example, in batches of prompts of similar length.

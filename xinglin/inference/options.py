@@ -50,7 +50,7 @@ class InferConfig:
     top_p: float | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
-    batch_size: int = 32
+    batch_size: int = 64
     batch_tokens: int = 16_384
     backend: Literal["transformers", "vllm"] = "transformers"
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"

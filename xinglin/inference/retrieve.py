@@ -128,6 +128,7 @@ class Retriever:
         # a question is ranked for what is meant, for what is alike and for departments: once is enough
         self._rank = lru_cache(8)(Recognizer(self._pool.entries, lay, _tellings(), _words()).rank)
         self._near = _near(self._pool.entries)
+        self._called = {entry.name: {entry.name, *map(normalize, entry.aliases)} for entry in self._pool.entries}
         self._words = load_wording().words
         unknown = [name for name in self._pool.by_name if normalize(name) not in linker.terms]
         self._long = sorted(unknown, key=len, reverse=True)
@@ -232,7 +233,7 @@ class Retriever:
         ranked = (
             replace(
                 one,
-                said=max((len(m.text) for m in told if m.entity == one.name), default=0) / len(text),
+                said=max((len(m.text) for m in told if m.entity in self._called[one.name]), default=0) / len(text),
                 shown=self._is_sign(one.name),
                 narrower=one.name not in named and narrower(text, one.name),
             )
