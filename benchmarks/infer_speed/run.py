@@ -21,6 +21,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +63,45 @@ def chosen(path: str, count: int) -> list[Example]:
     return [one if number % 2 else without_knowledge(one) for number, one in enumerate(picked)]
 
 
-def one_by_one(model: Any, engine: Engine, questions: Sequence[Example], new: int) -> list[str]:
-    """The plain way: encode, generate, decode, each question by itself."""
+def one_by_one(model: Any, prompts: Sequence[list[int]], stops: list[int], pad: int, new: int) -> list[list[int]]:
+    """The plain way: each prompt by itself through `generate`; the ids of the answers."""
     answers = []
-    for example in questions:
-        ids = torch.tensor([engine.prompt(example)])
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
         with torch.inference_mode():
             made = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=new,
                 do_sample=False,
-                eos_token_id=list(engine.stops),
-                pad_token_id=engine.encoding.tokenizer.pad_id,
+                eos_token_id=stops,
+                pad_token_id=pad,
             )
-        answers.append(engine.encoding.tokenizer.decode(made[0, ids.shape[1] :].tolist()).strip())
+        answers.append(made[0, ids.shape[1] :].tolist())
     return answers
+
+
+class Alone:
+    """The relatives' way, in a process of its own: without our settings of a process (memory, attention)."""
+
+    def __init__(self, base: str, adapter: str) -> None:
+        self._pool = get_context("spawn").Pool(1, _load, (base, adapter))
+
+    def answer(self, *asked: Any) -> list[list[int]]:
+        """What `one_by_one` gives."""
+        return self._pool.apply(_answer, asked)
+
+
+_LOADED: list[Any] = []
+
+
+def _load(base: str, adapter: str) -> None:
+    model = load_base(base, choose_precision("auto"))
+    _LOADED.append(PeftModel.from_pretrained(model, adapter).eval())
+
+
+def _answer(*asked: Any) -> list[list[int]]:
+    return one_by_one(_LOADED[0], *asked)
 
 
 def by_engine(engine: Engine, questions: Sequence[Example], new: int, batch_size: int) -> list[str]:
@@ -142,10 +166,17 @@ def main() -> None:
     # every fourth, with facts and without, as among all
     alone = [one for place, one in enumerate(questions) if place % 8 in (0, 5)]
     engine = load_engine(asked.base_model, asked.lora_weights, "auto", precision)
-    unmerged = PeftModel.from_pretrained(load_base(asked.base_model, precision), asked.lora_weights).eval()
+    relatives = Alone(asked.base_model, asked.lora_weights)
+    prompts, encoding = [engine.prompt(one) for one in alone], engine.encoding
+    plainly = (prompts, list(engine.stops), encoding.tokenizer.pad_id, new)
+    relatives.answer(prompts[:2], *plainly[1:])  # loads
+
+    def said(answers: list[list[int]]) -> list[str]:
+        return [encoding.tokenizer.decode(ids).strip() for ids in answers]
+
     systems: dict[str, Callable[[], list[str]]] = {
-        "relatives": lambda: one_by_one(unmerged, engine, alone, new),
-        "merged_1": lambda: one_by_one(engine.model, engine, alone, new),
+        "relatives": lambda: said(relatives.answer(*plainly)),
+        "merged_1": lambda: said(one_by_one(engine.model, *plainly)),
         "ours_1": lambda: by_engine(engine, alone, new, 1),
         "ours": lambda: by_engine(engine, questions, new, 64),
     }
